@@ -1,0 +1,134 @@
+//! The configuration as it is written: the shape of the JSON and its defaults, nothing else.
+//!
+//! Unknown keys are refused everywhere: a misspelt `secure` must not silently be the default.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, Unexpected};
+
+use super::duration::Millis;
+use super::{CreatePolicy, OnStoreFailure, OnWriteFailure};
+use crate::set_cookie::SameSite;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Config {
+    pub(super) gateway: Gateway,
+    pub(super) secrets_env: Option<String>,
+    pub(super) secrets: Option<Vec<String>>,
+    #[serde(default)]
+    pub(super) cookie: Cookie,
+    #[serde(default)]
+    pub(super) create: CreatePolicy,
+    #[serde(default)]
+    pub(super) timeouts: Timeouts,
+    #[serde(default)]
+    pub(super) on_store_failure: OnStoreFailure,
+    #[serde(default)]
+    pub(super) on_write_failure: OnWriteFailure,
+    #[serde(default = "default_subject_key")]
+    pub(super) subject_key: String,
+    #[serde(default)]
+    pub(super) upstream: Upstream,
+}
+
+fn default_subject_key() -> String {
+    "user".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Gateway {
+    pub(super) cluster: String,
+    #[serde(default = "default_timeout")]
+    pub(super) timeout: Millis,
+    #[serde(default = "default_token_env")]
+    pub(super) token_env: String,
+}
+
+const fn default_timeout() -> Millis {
+    Millis(250)
+}
+
+fn default_token_env() -> String {
+    "SESSION_GATEWAY_TOKEN".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cookie {
+    pub(super) name: String,
+    pub(super) path: String,
+    pub(super) domain: Option<String>,
+    pub(super) secure: bool,
+    pub(super) http_only: bool,
+    pub(super) same_site: SameSite,
+    pub(super) partitioned: bool,
+    pub(super) max_age: Option<Millis>,
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            name: "__Host-session".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            secure: true,
+            http_only: true,
+            same_site: SameSite::Lax,
+            partitioned: false,
+            max_age: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Timeouts {
+    pub(super) idle: Millis,
+    pub(super) absolute: Millis,
+    pub(super) touch_after: Millis,
+    pub(super) rotation_grace: Millis,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            idle: Millis(30 * 60 * 1000),
+            absolute: Millis(12 * 60 * 60 * 1000),
+            touch_after: Millis(60 * 1000),
+            rotation_grace: Millis(10 * 1000),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Upstream {
+    pub(super) expose: BTreeMap<String, String>,
+    pub(super) cookie: Option<String>,
+    #[serde(deserialize_with = "whole_number")]
+    pub(super) max_data_bytes: usize,
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self { expose: BTreeMap::new(), cookie: None, max_data_bytes: 8192 }
+    }
+}
+
+/// A whole number, also when it is written as `8192.0`: a configuration that came as a protobuf struct has
+/// only doubles.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let whole = number.as_u64().or_else(|| {
+        let double = number.as_f64()?;
+        // Up to 2^53 a double holds every whole number.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
+        (double.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&double)).then_some(double as u64)
+    });
+    whole
+        .and_then(|whole| usize::try_from(whole).ok())
+        .ok_or_else(|| D::Error::invalid_value(Unexpected::Other("number"), &"a whole number of 0 or more"))
+}

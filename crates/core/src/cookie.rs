@@ -1,0 +1,146 @@
+//! The request's `Cookie` header: bytes in, bytes out.
+//!
+//! Servers disagree on what a cookie may contain, so nothing is decoded or normalised here: the lines
+//! are cut at `;`, the cookies that belong to us are taken out, and the rest goes on byte for byte.
+
+/// What the `Cookie` lines of one request held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cookies<'a> {
+    /// The values of our cookie, in order, without surrounding white space. More than one is
+    /// possible: an attacker on a sibling domain can add some (RFC 6265 section 8.6).
+    pub values: Vec<&'a [u8]>,
+    /// The lines without the cookies that were taken out; `None` if there were none, so that the
+    /// request's lines stay as they are.
+    pub remaining: Option<Vec<Vec<u8>>>,
+}
+
+/// Takes the cookie `name` out of the request's `Cookie` lines, and any cookie named `drop` too.
+pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop: Option<&[u8]>) -> Cookies<'a> {
+    let is_taken = |pair: &[u8]| {
+        let (pair_name, _) = split(pair);
+        pair_name == name || drop == Some(pair_name)
+    };
+    let values = lines
+        .clone()
+        .flat_map(pairs)
+        .filter_map(|pair| match split(pair) {
+            (pair_name, value) if pair_name == name => Some(value.trim_ascii()),
+            _ => None,
+        })
+        .collect();
+    let remaining =
+        lines.clone().flat_map(pairs).any(is_taken).then(|| lines.filter_map(|line| without(line, is_taken)).collect());
+    Cookies { values, remaining }
+}
+
+/// The line without the pairs that are taken; `None` when no pair is left.
+fn without(line: &[u8], is_taken: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let mut kept = Vec::with_capacity(line.len());
+    let mut is_first = true;
+    let mut is_changed = false;
+    for pair in pairs(line) {
+        if is_taken(pair) {
+            is_changed = true;
+        } else if is_first {
+            // The space after the `;` before it belonged to the separator.
+            kept.extend(if is_changed { pair.trim_ascii_start() } else { pair });
+            is_first = false;
+        } else {
+            kept.push(b';');
+            kept.extend(pair);
+        }
+    }
+    (!is_changed || !kept.is_empty()).then_some(kept)
+}
+
+fn pairs(line: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    line.split(|byte| *byte == b';')
+}
+
+/// A pair's name and value; a pair without `=` is a name (no cookie of ours is spelled so).
+fn split(pair: &[u8]) -> (&[u8], &[u8]) {
+    let pair = pair.trim_ascii();
+    match pair.iter().position(|byte| *byte == b'=') {
+        Some(at) => {
+            let (name, value) = pair.split_at(at);
+            (name.trim_ascii_end(), value.get(1..).unwrap_or_default())
+        }
+        None => (pair, &[]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn take_from<'a>(lines: &[&'a str]) -> (Vec<&'a str>, Option<Vec<String>>) {
+        let cookies = take(lines.iter().map(|line| line.as_bytes()), b"sid", Some(b"JSESSIONID"));
+        (
+            cookies.values.iter().map(|value| str::from_utf8(value).unwrap()).collect(),
+            cookies.remaining.map(|lines| lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()),
+        )
+    }
+
+    #[test]
+    fn ours_is_taken_and_the_rest_stays() {
+        let rows: &[(&[&str], &[&str], Option<&[&str]>)] = &[
+            (&[], &[], None),
+            (&[""], &[], None),
+            (&["a=1; b=2"], &[], None),
+            (&["sid=x"], &["x"], Some(&[])),
+            (&["sid=x; a=1"], &["x"], Some(&["a=1"])),
+            (&["a=1; sid=x"], &["x"], Some(&["a=1"])),
+            (&["a=1; sid=x; b=2"], &["x"], Some(&["a=1; b=2"])),
+            (&["a=1;sid=x;b=2"], &["x"], Some(&["a=1;b=2"])),
+            (&["sid=x; sid=y"], &["x", "y"], Some(&[])),
+            (&["a=1", "sid=x"], &["x"], Some(&["a=1"])),
+            (&["sid=x; a=1", "b=2"], &["x"], Some(&["a=1", "b=2"])),
+            (&["sid = x ;a=1"], &["x"], Some(&["a=1"])),
+            (&["sid"], &[""], Some(&[])),
+            (&["sid=a=b"], &["a=b"], Some(&[])),
+            (&["SID=x; sidx=1; xsid=2"], &[], None),
+            (&["a=sid=x"], &[], None),
+            (&["JSESSIONID=evil; a=1"], &[], Some(&["a=1"])),
+            (&[" a=1;; ;sid=x;"], &["x"], Some(&[" a=1;; ;"])),
+        ];
+        for (lines, values, remaining) in rows {
+            let remaining = remaining.map(|lines| lines.iter().map(ToString::to_string).collect::<Vec<_>>());
+            assert_eq!(take_from(lines), (values.to_vec(), remaining), "{lines:?}");
+        }
+    }
+
+    /// Any pair that isn't ours: no `;`, and no name that trims to ours.
+    fn foreign_pair() -> impl Strategy<Value = Vec<u8>> {
+        proptest::collection::vec(any::<u8>().prop_filter("separator", |byte| *byte != b';'), 1..12)
+            .prop_filter("ours", |pair| split(pair).0 != b"sid")
+            .prop_filter("leading space belongs to the separator", |pair| !pair[0].is_ascii_whitespace())
+    }
+
+    proptest! {
+        /// Put our cookie anywhere into a line of others: without it the line is what it was.
+        #[test]
+        fn returned_byte_for_byte_without_ours(
+            others in proptest::collection::vec(foreign_pair(), 1..6),
+            position: proptest::sample::Index,
+            value in "[A-Za-z0-9_-]{0,20}",
+        ) {
+            let original = others.join(&b"; "[..]);
+            let mut pairs = others;
+            pairs.insert(position.index(pairs.len() + 1), format!("sid={value}").into_bytes());
+            let line = pairs.join(&b"; "[..]);
+            let cookies = take(core::iter::once(line.as_slice()), b"sid", None);
+            prop_assert_eq!(cookies.values, vec![value.as_bytes()]);
+            prop_assert_eq!(cookies.remaining, Some(vec![original]));
+        }
+
+        #[test]
+        fn nothing_of_ours_is_ever_left(lines: Vec<Vec<u8>>) {
+            let cookies = take(lines.iter().map(Vec::as_slice), b"a", None);
+            let left = cookies.remaining.as_ref().unwrap_or(&lines);
+            let again = take(left.iter().map(Vec::as_slice), b"a", None);
+            prop_assert_eq!(again.values, Vec::<&[u8]>::new());
+            prop_assert_eq!(again.remaining, None);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The decisions of session-mesh, without I/O.
+//!
+//! Everything here is a function of its arguments: the clock, random bytes and
+//! whatever came over the network are passed in, and what should be done comes back as values.
+//! The Envoy filter and the gateway are the two edges that carry those values out.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`id`], [`version`], [`time`] | what a session is called, how often it changed, what time it is |
+//! | [`secret`], [`token`] | what opens a session from outside |
+//! | [`cookie`], [`set_cookie`] | how the token travels |
+//! | [`merge_patch`], [`record`] | what a stored session is, and how a write changes it |
+//! | [`gateway_api`], [`upstream_api`] | which headers the parts speak to each other |
+//! | [`config`] | what the operator wants |
+//! | [`exchange`] | what happens to one request and its response |
+//! | [`edit`], [`counter`] | what the edge is asked to do, and to count |
+
+pub mod config;
+pub mod cookie;
+pub mod counter;
+pub mod edit;
+pub mod exchange;
+mod exposed;
+pub mod gateway_api;
+pub mod id;
+pub mod merge_patch;
+pub mod record;
+pub mod secret;
+pub mod set_cookie;
+pub mod time;
+pub mod token;
+pub mod upstream_api;
+pub mod version;
