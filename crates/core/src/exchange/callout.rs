@@ -1,0 +1,222 @@
+//! Calls to the gateway, and what its answers mean.
+
+use std::borrow::Cow;
+
+use crate::config::Config;
+use crate::edit::{Headers, text, values};
+use crate::gateway_api as api;
+use crate::id::SessionId;
+use crate::merge_patch::Object;
+use crate::time::UnixSeconds;
+use crate::version::Version;
+
+/// A request to the gateway's cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Callout {
+    /// Pseudo-headers and headers. One of them is a credential.
+    pub headers: Vec<(&'static str, Cow<'static, str>)>,
+    /// The body, empty for most calls.
+    pub body: Vec<u8>,
+}
+
+impl core::fmt::Debug for Callout {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.headers.iter().filter(|(name, _)| *name != "authorization")).finish()
+    }
+}
+
+/// A lookup changes nothing, so Envoy may try it again whatever went wrong, such as a keep-alive
+/// connection that the gateway had just closed.
+const RETRY_READ: &str = "connect-failure,refused-stream,reset";
+/// A write may be tried again only when it surely was not received.
+const RETRY_WRITE: &str = "connect-failure,refused-stream,reset-before-request";
+
+impl Callout {
+    fn new(config: &Config, method: &'static str, path: String, retry_on: &'static str) -> Self {
+        Self {
+            headers: vec![
+                (":method", method.into()),
+                (":path", path.into()),
+                (":authority", "session-gateway".into()),
+                ("authorization", config.gateway.authorization.clone().into()),
+                ("x-envoy-retry-on", retry_on.into()),
+                ("x-envoy-max-retries", "1".into()),
+            ],
+            body: Vec::new(),
+        }
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<Cow<'static, str>>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn with_upstream_cookie(self, value: Option<&str>) -> Self {
+        match value {
+            Some(value) => self.with(api::UPSTREAM_COOKIE, value.to_owned()),
+            None => self,
+        }
+    }
+
+    /// Asks for a session, and extends its idle timeout.
+    pub(super) fn look_up(config: &Config, id: SessionId, seen: Version) -> Self {
+        Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_READ)
+            .with(api::WANT_VERSION, seen.to_string())
+            .with(api::TOUCH_AFTER, config.timeouts.touch_after.to_string())
+    }
+
+    /// Stores a new session; with `merge_within`, joins one that another request has just created.
+    pub(super) fn create(
+        config: &Config,
+        id: SessionId,
+        data: &Object,
+        merge_within: bool,
+        upstream_cookie: Option<&str>,
+    ) -> Self {
+        let mut call = Self::new(config, "PUT", format!("/v1/sessions/{id}"), RETRY_WRITE)
+            .with("content-type", "application/json")
+            .with(api::IDLE, config.timeouts.idle.to_string())
+            .with(api::ABSOLUTE, config.timeouts.absolute.to_string())
+            .with(api::SUBJECT_KEY, config.subject_key.clone())
+            .with_upstream_cookie(upstream_cookie);
+        if merge_within {
+            let grace = config.timeouts.rotation_grace.to_string();
+            call = call.with(api::MERGE_WITHIN, grace.clone()).with(api::ROTATION_GRACE, grace);
+        }
+        call.body = serde_json::to_vec(data).unwrap_or_default();
+        call
+    }
+
+    /// Changes a session: `patches` is the JSON array of its merge patches, possibly none.
+    pub(super) fn change(
+        config: &Config,
+        id: SessionId,
+        patches: Vec<u8>,
+        rotate: bool,
+        upstream_cookie: Option<&str>,
+    ) -> Self {
+        let query = if rotate { "?rotate" } else { "" };
+        let mut call = Self::new(config, "PATCH", format!("/v1/sessions/{id}{query}"), RETRY_WRITE)
+            .with("content-type", api::MERGE_PATCHES_TYPE)
+            .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
+            .with(api::SUBJECT_KEY, config.subject_key.clone())
+            .with_upstream_cookie(upstream_cookie);
+        call.body = patches;
+        call
+    }
+
+    /// Ends a session. Ending it twice does no harm, so this may be tried again like a lookup.
+    pub(super) fn destroy(config: &Config, id: SessionId) -> Self {
+        Self::new(config, "DELETE", format!("/v1/sessions/{id}"), RETRY_READ)
+    }
+}
+
+/// What came back for a callout.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// An HTTP response, from the gateway or from anything else in its place.
+    Received {
+        /// Its headers; none at all when the connection broke in the body.
+        headers: &'a Headers,
+        /// Its body.
+        body: &'a [u8],
+    },
+    /// The call could not even be sent.
+    NotSent,
+}
+
+/// A session as the gateway knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) version: Version,
+    pub(super) min_version: Version,
+    pub(super) grace: Option<Grace>,
+    pub(super) created: UnixSeconds,
+    pub(super) subject: Option<String>,
+    pub(super) upstream_cookie: Option<String>,
+    /// An ASCII JSON object, fit for a header.
+    pub(super) data: Vec<u8>,
+}
+
+/// The time after a rotation in which some older tokens are still good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Grace {
+    pub(super) until: UnixSeconds,
+    pub(super) from: Version,
+}
+
+/// What an answer means. Only an answer with the gateway's marker says anything about a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The session, as it is now.
+    Found(Found),
+    /// Ended, as asked.
+    Destroyed,
+    /// There is no such session.
+    Missing,
+    /// The id is taken, since this moment if it is by a live session.
+    Taken(Option<UnixSeconds>),
+    /// The gateway refuses the content.
+    Invalid,
+    /// The data would be too large.
+    TooLarge,
+    /// No answer, no gateway, or a gateway that can't say.
+    Unavailable,
+}
+
+impl Outcome {
+    pub(super) fn of(answer: Answer<'_>) -> Self {
+        let Answer::Received { headers, body } = answer else {
+            return Self::Unavailable;
+        };
+        if text(headers, api::MARKER) != Some(api::MARKER_VALUE) {
+            return Self::Unavailable;
+        }
+        match text(headers, ":status") {
+            Some("200" | "201") => Found::read(headers, body).map_or(Self::Unavailable, Self::Found),
+            Some("204") => Self::Destroyed,
+            Some("404") => Self::Missing,
+            Some("409") => Self::Taken(number(headers, api::CREATED)),
+            Some("400") => Self::Invalid,
+            Some("413") => Self::TooLarge,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+impl Found {
+    /// `None` if a header is missing or garbled, or the data could not stand in a header.
+    fn read(headers: &Headers, body: &[u8]) -> Option<Self> {
+        let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
+        if !is_object || !body.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return None;
+        }
+        Some(Self {
+            version: etag(headers)?,
+            min_version: number(headers, api::MIN_VERSION)?,
+            grace: match (number(headers, api::GRACE_UNTIL), number(headers, api::GRACE_FROM)) {
+                (Some(until), Some(from)) => Some(Grace { until, from }),
+                _ => None,
+            },
+            created: number(headers, api::CREATED)?,
+            subject: visible(headers, api::SUBJECT),
+            upstream_cookie: visible(headers, api::UPSTREAM_COOKIE),
+            data: body.to_vec(),
+        })
+    }
+}
+
+fn etag(headers: &Headers) -> Option<Version> {
+    text(headers, "etag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
+    text(headers, name)?.parse().ok()
+}
+
+/// A value of visible ASCII: what may be copied into another header as it is.
+fn visible(headers: &Headers, name: &str) -> Option<String> {
+    let value = values(headers, name).next()?;
+    let is_visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
+    is_visible.then(|| String::from_utf8(value.to_vec()).ok())?
+}

@@ -1,0 +1,194 @@
+//! The response: what the upstream wants done to the session, and what the client gets to see.
+
+use crate::config::Config;
+use crate::edit::{Edit, Headers, replace_all, values};
+use crate::merge_patch::{self, Object};
+use crate::set_cookie::is_cookie_value;
+use crate::upstream_api;
+
+/// The longest id of its own that an upstream may have us keep, in bytes.
+const MAX_UPSTREAM_COOKIE: usize = 256;
+
+/// The headers that make it worth reading a response.
+pub(super) const NAMES: [&str; 4] = [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR, "set-cookie"];
+
+/// What an upstream asked for.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Instructions {
+    /// Merge patches, to be applied in order.
+    pub(super) patches: Vec<Object>,
+    pub(super) rotate: bool,
+    pub(super) destroy: bool,
+    /// The upstream has renewed its own session id.
+    pub(super) upstream_cookie: Option<String>,
+    /// Something was said that can't be understood.
+    pub(super) is_invalid: bool,
+}
+
+impl Instructions {
+    /// Whether they change a session (other than to end it).
+    pub(super) fn is_write(&self) -> bool {
+        !self.patches.is_empty() || self.rotates()
+    }
+
+    /// Whether older tokens are to end: an upstream that renews its own id asks for that, too.
+    pub(super) const fn rotates(&self) -> bool {
+        self.rotate || self.upstream_cookie.is_some()
+    }
+
+    /// The patches as a JSON array.
+    pub(super) fn patches_json(&self) -> Vec<u8> {
+        serde_json::to_vec(&self.patches).unwrap_or_default()
+    }
+
+    /// What the patches make of a session that holds nothing yet.
+    pub(super) fn initial_data(&self) -> Object {
+        let mut data = Object::new();
+        for patch in &self.patches {
+            merge_patch::apply(&mut data, patch.clone());
+        }
+        data
+    }
+}
+
+/// A response while it waits for the session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    pub(super) instructions: Instructions,
+    /// What has to go, whatever becomes of the instructions.
+    cleanup: Vec<Edit>,
+    /// The `cache-control` value that keeps shared caches away, if the response doesn't.
+    private: Option<Vec<u8>>,
+}
+
+impl Held {
+    /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie.
+    pub(super) fn read(config: &Config, headers: &Headers, sent_cookie: &str) -> Self {
+        let mut held = Self { private: private(values(headers, "cache-control")), ..Self::default() };
+        for name in [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR] {
+            if values(headers, name).next().is_some() {
+                held.cleanup.push(Edit::remove(name));
+            }
+        }
+        for patch in values(headers, upstream_api::PATCH) {
+            match merge_patch::parse_object(patch) {
+                Some(patch) => held.instructions.patches.push(patch),
+                None => held.instructions.is_invalid = true,
+            }
+        }
+        for control in values(headers, upstream_api::CONTROL) {
+            match control.trim_ascii() {
+                b"rotate" => held.instructions.rotate = true,
+                b"destroy" => held.instructions.destroy = true,
+                _ => held.instructions.is_invalid = true,
+            }
+        }
+        held.take_cookies(config, headers, sent_cookie);
+        held
+    }
+
+    /// Takes out the cookies that are not the upstream's to set: ours, and the one it was given our id in.
+    fn take_cookies(&mut self, config: &Config, headers: &Headers, sent_cookie: &str) {
+        let all = values(headers, "set-cookie");
+        let own_name = config.cookie.name().as_bytes();
+        let upstream_name = config.upstream.cookie.as_deref().map(str::as_bytes);
+        let mut kept = Vec::new();
+        for line in all.clone() {
+            let (name, value) = name_and_value(line);
+            if Some(name) == upstream_name {
+                if is_cookie_value(value) && value.len() <= MAX_UPSTREAM_COOKIE {
+                    self.instructions.upstream_cookie =
+                        core::str::from_utf8(value).ok().filter(|value| *value != sent_cookie).map(str::to_owned);
+                }
+            } else if name != own_name {
+                kept.push(line.to_vec());
+            }
+        }
+        if kept.len() < all.count() {
+            replace_all(&mut self.cleanup, "set-cookie", kept);
+        }
+    }
+
+    /// The edits for the client: what has to go, and a `Set-Cookie` of ours.
+    pub(super) fn into_edits(self, set_cookie: Option<String>, error: Option<&'static str>) -> Vec<Edit> {
+        let mut edits = self.cleanup;
+        if let Some(set_cookie) = set_cookie {
+            edits.push(Edit::Add("set-cookie", set_cookie.into_bytes()));
+            if let Some(private) = self.private {
+                edits.push(Edit::set("cache-control", private));
+            }
+        }
+        if let Some(error) = error {
+            edits.push(Edit::set(upstream_api::ERROR, error));
+        }
+        edits
+    }
+}
+
+/// The name and value of a `Set-Cookie` line.
+fn name_and_value(line: &[u8]) -> (&[u8], &[u8]) {
+    let pair = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    match pair.iter().position(|byte| *byte == b'=') {
+        Some(at) => {
+            let (name, value) = pair.split_at(at);
+            (name.trim_ascii(), value.get(1..).unwrap_or_default().trim_ascii())
+        }
+        None => (pair.trim_ascii(), &[]),
+    }
+}
+
+/// The `cache-control` value with `private` added, or `None` if shared caches are kept away already
+/// (RFC 9111 section 5.2.2). `public` goes: next to `private` it would mean nothing.
+fn private<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
+    let directives: Vec<&[u8]> = lines
+        .flat_map(|line| line.split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|directive| !directive.is_empty())
+        .collect();
+    let is = |directive: &&[u8], name: &str| directive.eq_ignore_ascii_case(name.as_bytes());
+    if directives.iter().any(|directive| is(directive, "private") || is(directive, "no-store")) {
+        return None;
+    }
+    let mut kept: Vec<&[u8]> = directives.into_iter().filter(|directive| !is(directive, "public")).collect();
+    kept.push(b"private");
+    Some(kept.join(&b", "[..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_caches_are_kept_away() {
+        let rows: &[(&[&str], Option<&str>)] = &[
+            (&[], Some("private")),
+            (&["max-age=60"], Some("max-age=60, private")),
+            (&["public, max-age=60"], Some("max-age=60, private")),
+            (&["max-age=60", "s-maxage=60"], Some("max-age=60, s-maxage=60, private")),
+            (&["private"], None),
+            (&["max-age=60,PRIVATE"], None),
+            (&["no-store"], None),
+            // Only these fields are private, not the response (RFC 9111 section 5.2.2.7).
+            (&["private=\"x\""], Some("private=\"x\", private")),
+        ];
+        for (lines, expected) in rows {
+            let value = private(lines.iter().map(|line| line.as_bytes()));
+            assert_eq!(value.as_deref(), expected.map(str::as_bytes), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn set_cookie_lines_are_cut_as_browsers_do() {
+        let rows: &[(&str, &str, &str)] = &[
+            ("a=1; Path=/", "a", "1"),
+            (" a = 1 ;x", "a", "1"),
+            ("a=b=c", "a", "b=c"),
+            ("a", "a", ""),
+            ("=1", "", "1"),
+            ("", "", ""),
+        ];
+        for (line, name, value) in rows {
+            assert_eq!(name_and_value(line.as_bytes()), (name.as_bytes(), value.as_bytes()), "{line}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The session of one exchange, between the request and the response.
+
+use super::request::Incoming;
+use crate::config::{Config, CreatePolicy};
+use crate::counter::Counter;
+use crate::id::SessionId;
+use crate::time::UnixSeconds;
+use crate::token::{Token, Verified};
+use crate::version::Version;
+
+/// Where the session of an exchange comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It begins here; no client has a token for its id.
+    Fresh,
+    /// It begins here, but the client may already have a better token than it sent, so it gets
+    /// none unless the upstream writes.
+    Late,
+    /// The client has a token, the store has nothing.
+    Anonymous(Verified),
+    /// The client has a token, the store has the session.
+    Stored {
+        verified: Verified,
+        /// Whether the token could be replaced by one like it: not if only a grace keeps it alive.
+        is_renewable: bool,
+    },
+    /// It began here and is stored in this version.
+    JustStored(Version),
+    /// It began here and should have been stored, but wasn't.
+    NotStored,
+}
+
+/// The session of one exchange.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    /// The id that the upstream sees.
+    pub(super) id: SessionId,
+    pub(super) origin: Origin,
+    /// An id that has never been used, should the client need a new one.
+    pub(super) fresh_id: SessionId,
+    /// Whether the client sent any cookie of our name.
+    pub(super) has_cookie: bool,
+    /// What the upstream was sent as its own session cookie; empty if none is configured.
+    pub(super) sent_cookie: String,
+}
+
+impl Session {
+    pub(super) fn new(
+        config: &Config,
+        incoming: &Incoming,
+        id: SessionId,
+        origin: Origin,
+        fresh_id: SessionId,
+    ) -> Self {
+        let sent_cookie = if config.upstream.cookie.is_some() { id.to_string() } else { String::new() };
+        Self { id, origin, fresh_id, has_cookie: incoming.has_cookie, sent_cookie }
+    }
+
+    /// The change to the client's cookie if the response changes nothing about the session.
+    pub(super) fn cookie_if_unchanged(&self, config: &Config, now: UnixSeconds) -> Option<CookieChange> {
+        let issue = |version| Some(CookieChange::Issue(Token { id: self.id, version, issued_at: now }));
+        match self.origin {
+            Origin::Fresh => match config.create {
+                CreatePolicy::Lazy => issue(Version::UNSTORED),
+                CreatePolicy::OnWrite => self.has_cookie.then_some(CookieChange::Clear),
+                CreatePolicy::Eager => None,
+            },
+            Origin::Anonymous(verified) | Origin::Stored { verified, is_renewable: true } => {
+                is_due(config, &verified, now).then(|| issue(verified.token.version))?
+            }
+            Origin::JustStored(version) => issue(version),
+            Origin::Late | Origin::NotStored | Origin::Stored { is_renewable: false, .. } => None,
+        }
+    }
+}
+
+/// Whether a good token should be replaced by one that says the same: because its secret is about to be
+/// retired, or because the browser would drop the cookie.
+fn is_due(config: &Config, verified: &Verified, now: UnixSeconds) -> bool {
+    let has_aged = |max_age: crate::time::Seconds| now.since(verified.token.issued_at).get() >= max_age.get() / 2;
+    !verified.is_current() || config.cookie.max_age().is_some_and(has_aged)
+}
+
+/// What a response does to the client's cookie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CookieChange {
+    Issue(Token),
+    Clear,
+}
+
+impl CookieChange {
+    pub(super) const fn counter(self) -> Counter {
+        match self {
+            Self::Issue(_) => Counter::CookieIssued,
+            Self::Clear => Counter::CookieCleared,
+        }
+    }
+
+    pub(super) fn set_cookie(self, config: &Config) -> String {
+        match self {
+            Self::Issue(token) => config.cookie.issue(&config.keyring.sign(&token)),
+            Self::Clear => config.cookie.clear(),
+        }
+    }
+}
+
+/// The `Set-Cookie` value that gives the client a token.
+pub(super) fn issue(config: &Config, id: SessionId, version: Version, now: UnixSeconds) -> String {
+    CookieChange::Issue(Token { id, version, issued_at: now }).set_cookie(config)
+}
