@@ -1,10 +1,11 @@
 //! The filter's configuration: JSON in, a value that can't be wrong out, or an error that names the key.
 //!
-//! [`Config::parse`] is called once per configuration, with the JSON of the plugin and a way to read
+//! [`Config::parse`] is called once per configuration, with the plugin's configuration and a way to read
 //! environment variables (in Envoy they come from `vm_config.environment_variables`). `docs/configuration.md`
 //! describes every key.
 
 mod duration;
+mod protobuf_struct;
 mod raw;
 
 use core::fmt;
@@ -144,11 +145,13 @@ fn error(key: impl Into<String>, reason: impl Into<String>) -> ConfigError {
 }
 
 impl Config {
-    /// Reads and checks a configuration. `environment` reads one environment variable.
-    pub fn parse(json: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
-        let raw: raw::Config = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| shape_error(&e))?;
-        deserializer.end().map_err(|trailing| error("configuration", trailing.to_string()))?;
+    /// Reads and checks a configuration: JSON, or a serialized `google.protobuf.Struct`.
+    /// `environment` reads one environment variable.
+    pub fn parse(
+        plugin_configuration: &[u8],
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let raw = read(plugin_configuration)?;
         let cookie = cookie(raw.cookie)?;
         let (signing, older) = secrets(raw.secrets, raw.secrets_env.as_deref(), &environment)?;
         Ok(Self {
@@ -163,6 +166,16 @@ impl Config {
             subject_key: header_value("subject_key", raw.subject_key)?,
         })
     }
+}
+
+fn read(plugin_configuration: &[u8]) -> Result<raw::Config, ConfigError> {
+    if let Some(value) = protobuf_struct::parse(plugin_configuration).filter(|_| !plugin_configuration.is_empty()) {
+        return serde_path_to_error::deserialize(value).map_err(|e| shape_error(&e));
+    }
+    let mut json = serde_json::Deserializer::from_slice(plugin_configuration);
+    let raw = serde_path_to_error::deserialize(&mut json).map_err(|e| shape_error(&e))?;
+    json.end().map_err(|trailing| error("configuration", trailing.to_string()))?;
+    Ok(raw)
 }
 
 /// An error of the JSON's shape. What serde says may quote the value, so not for secrets.

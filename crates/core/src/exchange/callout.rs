@@ -80,8 +80,7 @@ impl Callout {
             .with(api::SUBJECT_KEY, config.subject_key.clone())
             .with_upstream_cookie(upstream_cookie);
         if merge_within {
-            let grace = config.timeouts.rotation_grace.to_string();
-            call = call.with(api::MERGE_WITHIN, grace.clone()).with(api::ROTATION_GRACE, grace);
+            call = call.with(api::MERGE_WITHIN, config.timeouts.rotation_grace.to_string());
         }
         call.body = serde_json::to_vec(data).unwrap_or_default();
         call

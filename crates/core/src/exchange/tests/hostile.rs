@@ -1,0 +1,190 @@
+//! Input that means harm, or nothing at all.
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::{World, headers};
+use super::*;
+use crate::gateway_api as api;
+
+#[test]
+fn clients_set_none_of_our_headers() {
+    let mut world = World::new(json!({}));
+    let request = headers(&[
+        ("x-session-id", "evil"),
+        ("x-session-id", "evil too"),
+        ("x_session_id", "evil"),
+        ("x-session_subject", "root"),
+        ("x-session-patch", "{}"),
+        ("x-session-anything", "evil"),
+    ]);
+    let seen = world.visit_with(request, &[]);
+    assert_eq!(seen.upstream_all("x-session-id").len(), 1);
+    assert_ne!(seen.upstream("x-session-id"), "evil");
+    for name in ["x_session_id", "x-session_subject", "x-session-patch", "x-session-anything"] {
+        assert_eq!(seen.upstream_all(name), Vec::<&str>::new(), "{name}");
+    }
+}
+
+#[test]
+fn no_bad_token_costs_a_callout() {
+    let mut world = World::new(json!({}));
+    let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+    world.calls.clear();
+    let token = cookie.strip_prefix("sid=").unwrap();
+    for index in 0..token.len() {
+        let mut damaged = token.as_bytes().to_vec();
+        damaged[index] = if damaged[index] == b'A' { b'B' } else { b'A' };
+        let seen = world.visit(&format!("sid={}", String::from_utf8(damaged).unwrap()), &[]);
+        assert_eq!(seen.upstream("x-session-state"), "new", "byte {index}");
+        assert!(seen.cookie().is_some());
+    }
+    for bad in ["sid=", "sid", &cookie[..20], &format!("{cookie}x"), "sid=\"\"", &"sid=x; ".repeat(2000)] {
+        assert_eq!(world.visit(bad, &[]).upstream("x-session-state"), "new");
+    }
+    assert_eq!(world.calls, Vec::<String>::new());
+}
+
+#[test]
+fn answers_without_the_marker_say_nothing_about_the_session() {
+    let mut world = World::new(json!({}));
+    let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+    let good: &[(&str, &str)] =
+        &[(":status", "200"), (api::MARKER, "1"), ("etag", "\"1\""), (api::MIN_VERSION, "1"), (api::CREATED, "1")];
+    let without = |name: &str| good.iter().filter(|(n, _)| *n != name).copied().collect::<Vec<_>>();
+    let rows: Vec<(Vec<(&str, &str)>, &[u8])> = vec![
+        (vec![], b""),
+        (vec![(":status", "404")], b""),
+        (vec![(":status", "404"), (api::MARKER, "2")], b""),
+        (vec![(":status", "401"), (api::MARKER, "1")], b""),
+        (vec![(":status", "500"), (api::MARKER, "1")], b""),
+        (without(api::MARKER), b"{}"),
+        (without("etag"), b"{}"),
+        (without(api::MIN_VERSION), b"{}"),
+        (without(api::CREATED), b"{}"),
+        (without(":status"), b"{}"),
+        (good.to_vec(), b""),
+        (good.to_vec(), b"[]"),
+        (good.to_vec(), b"{\"a\":\"\r\nx-evil: 1\"}"),
+        (good.to_vec(), "{\"a\":\"ü\"}".as_bytes()),
+        (good.to_vec(), b"{\xff}"),
+    ];
+    for (answer, body) in rows {
+        let mut exchange = Exchange::new(world.config.clone());
+        let fresh_id = world.fresh_id();
+        let step = exchange.request(&headers(&[("cookie", &cookie)]), world.now(), fresh_id);
+        assert!(matches!(step, Step::Call(_)));
+        let step = exchange.answer(Answer::Received { headers: &headers(&answer), body }, world.now());
+        let Step::Reply(reply) = step else { panic!("{answer:?} {step:?}") };
+        assert_eq!(reply.status, 503, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_local_reply_of_another_filter_passes() {
+    let world = World::new(json!({}));
+    let mut exchange = Exchange::new(world.config.clone());
+    assert_eq!(exchange.response(&headers(&[("set-cookie", "sid=1")]), world.now()), Step::Deliver(Vec::new()));
+}
+
+#[test]
+fn a_late_answer_is_ignored() {
+    let mut world = World::new(json!({}));
+    let mut exchange = Exchange::new(world.config.clone());
+    world.run(&mut exchange, Vec::new(), &[]);
+    assert_eq!(exchange.answer(Answer::NotSent, world.now()), Step::Wait);
+}
+
+/// Any header list: names that mean something to us, and values of any bytes.
+fn any_headers() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+    let name = prop_oneof![
+        Just("cookie"),
+        Just("set-cookie"),
+        Just("cache-control"),
+        Just("x-session-patch"),
+        Just("x-session-control"),
+        Just("x-session-id"),
+        Just(":status"),
+        Just("etag"),
+        Just(api::MARKER),
+        Just(api::MIN_VERSION),
+        Just(api::CREATED),
+    ];
+    let value = prop_oneof![
+        any::<Vec<u8>>(),
+        "(sid=)?[A-Za-z0-9_-]{0,60}".prop_map(String::into_bytes),
+        "(1|200|201|404|409|\"1\"|destroy|rotate|\\{\\}|\\{\"user\":\"a\"\\})".prop_map(String::into_bytes),
+    ];
+    proptest::collection::vec((name.prop_map(str::to_owned), value), 0..8)
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Request(Vec<(String, Vec<u8>)>, bool),
+    Answer(Vec<(String, Vec<u8>)>, Vec<u8>),
+    NotSent,
+    Response(Vec<(String, Vec<u8>)>),
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        (any_headers(), any::<bool>()).prop_map(|(headers, valid)| Event::Request(headers, valid)),
+        (any_headers(), prop_oneof![Just(b"{}".to_vec()), any::<Vec<u8>>()])
+            .prop_map(|(headers, body)| Event::Answer(headers, body)),
+        Just(Event::NotSent),
+        any_headers().prop_map(Event::Response),
+    ]
+}
+
+proptest! {
+    /// Events in any order, with any content: no panic, and nothing that could split a header.
+    #[test]
+    fn any_sequence_of_events_is_survived(
+        create in prop_oneof![Just("lazy"), Just("eager"), Just("on_write")],
+        policy in prop_oneof![Just("fail"), Just("deliver")],
+        events in proptest::collection::vec(any_event(), 0..8),
+    ) {
+        let mut world = World::new(json!({"create": create, "on_write_failure": policy}));
+        let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().unwrap_or_default();
+        let mut exchange = Exchange::new(world.config.clone());
+        for event in events {
+            let step = match event {
+                Event::Request(mut headers, valid) => {
+                    if valid {
+                        headers.push(("cookie".into(), cookie.clone().into_bytes()));
+                    }
+                    let fresh_id = world.fresh_id();
+                    exchange.request(&headers, world.now(), fresh_id)
+                }
+                Event::Answer(headers, body) => {
+                    exchange.answer(Answer::Received { headers: &headers, body: &body }, world.now())
+                }
+                Event::NotSent => exchange.answer(Answer::NotSent, world.now()),
+                Event::Response(headers) => exchange.response(&headers, world.now()),
+            };
+            let edits = match step {
+                Step::Forward { edits, .. } => edits
+                    .into_iter()
+                    // What is left of the client's own cookies goes on as it came.
+                    .filter(|edit| !matches!(edit, Edit::Set(name, _) if name == "cookie"))
+                    .filter(|edit| !matches!(edit, Edit::Add("cookie", _)))
+                    .collect(),
+                Step::Deliver(edits) => edits
+                    .into_iter()
+                    // So does what is left of the upstream's.
+                    .filter(|edit| !matches!(edit, Edit::Set(name, _) if name == "set-cookie" || name == "cache-control"))
+                    .filter(|edit| !matches!(edit, Edit::Add("set-cookie", value) if !value.starts_with(b"sid=")))
+                    .collect(),
+                Step::Reply(reply) => {
+                    reply.headers.into_iter().map(|(name, value)| Edit::Add(name, value.into_bytes())).collect()
+                }
+                Step::Call(_) | Step::Wait => Vec::new(),
+            };
+            for edit in edits {
+                if let Edit::Set(_, value) | Edit::Add(_, value) = &edit {
+                    prop_assert!(value.iter().all(|byte| (b' '..=b'~').contains(byte)), "{:?}", edit);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Exchanges from outside: what the upstream and the client see, and what is asked of the gateway.
+
+mod cookies;
+mod failures;
+mod hostile;
+mod rotation;
+mod world;
+mod writes;
+
+use super::*;
+use crate::counter::Counter;

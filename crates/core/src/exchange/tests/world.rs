@@ -1,0 +1,308 @@
+//! A world to test exchanges in: a gateway on the real records, a clock that is set by hand, a browser.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use super::super::*;
+use crate::counter::Counter;
+use crate::gateway_api as api;
+use crate::merge_patch::parse_object;
+use crate::record::{self, Change, NewSession, Stored, Timeouts, Tombstone, Write, WriteId};
+use crate::time::Seconds;
+
+type HeaderList = Vec<(String, Vec<u8>)>;
+
+/// How the gateway behaves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gateway {
+    Up,
+    /// Envoy's own 503: no marker.
+    Down,
+    /// The callout can't even be sent.
+    Unreachable,
+    /// It answers, but only that it can't say.
+    StoreDown,
+}
+
+pub(super) struct World {
+    pub(super) config: Rc<Config>,
+    pub(super) now: u64,
+    pub(super) gateway: Gateway,
+    /// The calls the gateway has got: method and path.
+    pub(super) calls: Vec<String>,
+    store: HashMap<String, (Stored, u64)>,
+    ids: u64,
+}
+
+/// One exchange, as the upstream and the client saw it.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    upstream: Option<HeaderList>,
+    client: HeaderList,
+    pub(super) reply: Option<LocalReply>,
+    pub(super) counts: Vec<Counter>,
+}
+
+impl Seen {
+    /// A request header, as the upstream saw it; empty if it wasn't there.
+    pub(super) fn upstream(&self, name: &str) -> &str {
+        first(self.upstream.as_ref().expect("forwarded"), name)
+    }
+
+    /// All request headers of this name, as the upstream saw them.
+    pub(super) fn upstream_all(&self, name: &str) -> Vec<&str> {
+        all(self.upstream.as_ref().expect("forwarded"), name)
+    }
+
+    pub(super) fn was_forwarded(&self) -> bool {
+        self.upstream.is_some()
+    }
+
+    /// A response header, as the client saw it; empty if it wasn't there.
+    pub(super) fn client(&self, name: &str) -> &str {
+        first(&self.client, name)
+    }
+
+    pub(super) fn client_all(&self, name: &str) -> Vec<&str> {
+        all(&self.client, name)
+    }
+
+    pub(super) fn status(&self) -> u16 {
+        self.reply.as_ref().map_or(200, |reply| reply.status)
+    }
+
+    /// The session cookie that the client was given.
+    pub(super) fn cookie(&self) -> Option<String> {
+        let lines = all(&self.client, "set-cookie");
+        let value = lines.iter().find_map(|line| line.strip_prefix("sid="))?;
+        Some(format!("sid={}", value.split(';').next().unwrap()))
+    }
+}
+
+fn first<'a>(headers: &'a HeaderList, name: &str) -> &'a str {
+    all(headers, name).first().copied().unwrap_or_default()
+}
+
+fn all<'a>(headers: &'a HeaderList, name: &str) -> Vec<&'a str> {
+    headers.iter().filter(|(other, _)| other == name).map(|(_, value)| str::from_utf8(value).unwrap()).collect()
+}
+
+pub(super) fn headers(list: &[(&str, &str)]) -> HeaderList {
+    list.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+}
+
+fn apply(headers: &mut HeaderList, edits: Vec<Edit>) {
+    for edit in edits {
+        match edit {
+            Edit::Set(name, value) => {
+                headers.retain(|(other, _)| *other != name);
+                headers.push((name.into_owned(), value));
+            }
+            Edit::Add(name, value) => headers.push((name.to_owned(), value)),
+            Edit::Remove(name) => headers.retain(|(other, _)| *other != name),
+        }
+    }
+}
+
+impl ResponseHeaders for HeaderList {
+    fn contains(&self, name: &str) -> bool {
+        self.iter().any(|(other, _)| other == name)
+    }
+
+    fn all(&self) -> HeaderList {
+        self.clone()
+    }
+}
+
+/// The configuration of most tests, with changes to it.
+pub(super) fn config(changes: serde_json::Value) -> Rc<Config> {
+    let mut config = json!({
+        "gateway": {"cluster": "session_gateway"},
+        "secrets": ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="],
+        "cookie": {"name": "sid"},
+    });
+    let (serde_json::Value::Object(config), serde_json::Value::Object(changes)) = (&mut config, changes) else {
+        panic!("objects");
+    };
+    config.extend(changes);
+    let json = serde_json::to_vec(&config).unwrap();
+    Rc::new(Config::parse(&json, |_| Some("a gateway token".replace(' ', "-"))).unwrap())
+}
+
+impl World {
+    pub(super) fn new(changes: serde_json::Value) -> Self {
+        Self {
+            config: config(changes),
+            now: 1_000_000,
+            gateway: Gateway::Up,
+            calls: Vec::new(),
+            store: HashMap::new(),
+            ids: 0,
+        }
+    }
+
+    pub(super) fn now(&self) -> UnixSeconds {
+        UnixSeconds::new(self.now)
+    }
+
+    pub(super) fn fresh_id(&mut self) -> SessionId {
+        self.ids += 1;
+        let mut bytes = [0; 16];
+        bytes[8..].copy_from_slice(&self.ids.to_be_bytes());
+        SessionId::from_bytes(bytes)
+    }
+
+    /// One request with this `Cookie` line, answered by the upstream with these headers.
+    pub(super) fn visit(&mut self, cookie: &str, response: &[(&str, &str)]) -> Seen {
+        let mut request = headers(&[(":method", "GET"), (":path", "/")]);
+        if !cookie.is_empty() {
+            request.push(("cookie".into(), cookie.as_bytes().to_vec()));
+        }
+        self.visit_with(request, response)
+    }
+
+    pub(super) fn visit_with(&mut self, request: HeaderList, response: &[(&str, &str)]) -> Seen {
+        let mut exchange = Exchange::new(Rc::clone(&self.config));
+        self.run(&mut exchange, request, response)
+    }
+
+    /// Runs an exchange to its end.
+    pub(super) fn run(&mut self, exchange: &mut Exchange, mut request: HeaderList, response: &[(&str, &str)]) -> Seen {
+        let mut seen = Seen::default();
+        let fresh_id = self.fresh_id();
+        let mut step = exchange.request(&request, self.now(), fresh_id);
+        let mut response = headers(response);
+        loop {
+            step = match step {
+                Step::Call(callout) => self.answer(exchange, &callout),
+                Step::Forward { edits, callout } => {
+                    apply(&mut request, edits);
+                    seen.upstream = Some(request.clone());
+                    let in_the_meantime = callout.map(|callout| self.answer(exchange, &callout));
+                    assert!(matches!(in_the_meantime, None | Some(Step::Wait)));
+                    exchange.response(&response, self.now())
+                }
+                Step::Deliver(edits) => {
+                    apply(&mut response, edits);
+                    seen.client = response;
+                    break;
+                }
+                Step::Reply(reply) => {
+                    seen.client =
+                        reply.headers.iter().map(|(n, v)| ((*n).to_owned(), v.clone().into_bytes())).collect();
+                    seen.reply = Some(reply);
+                    break;
+                }
+                Step::Wait => panic!("nothing is under way to wait for"),
+            };
+        }
+        seen.counts = exchange.counts().iter().collect();
+        seen
+    }
+
+    pub(super) fn answer(&mut self, exchange: &mut Exchange, callout: &Callout) -> Step {
+        let (headers, body) = match self.gateway {
+            Gateway::Unreachable => return exchange.answer(Answer::NotSent, self.now()),
+            Gateway::Down => (headers(&[(":status", "503")]), b"upstream connect error".to_vec()),
+            Gateway::StoreDown => (headers(&[(":status", "503"), (api::MARKER, "1")]), Vec::new()),
+            Gateway::Up => self.serve(callout),
+        };
+        exchange.answer(Answer::Received { headers: &headers, body: &body }, self.now())
+    }
+
+    /// Ends a session as another client's logout would.
+    pub(super) fn destroy(&mut self, id: &str) {
+        self.store.insert(id.to_owned(), (Stored::Tombstone(Tombstone { ended: self.now() }), self.now + 60));
+    }
+
+    /// Loses a session, as memcached does when it needs the room.
+    pub(super) fn evict(&mut self, id: &str) {
+        self.store.remove(id);
+    }
+
+    /// The gateway, as docs/gateway-api.md has it.
+    fn serve(&mut self, callout: &Callout) -> (HeaderList, Vec<u8>) {
+        let header = |name: &str| callout.headers.iter().find(|(n, _)| *n == name).map(|(_, value)| &**value);
+        let seconds = |name| header(name).map(|value| Seconds::new(value.parse().unwrap()));
+        assert_eq!(header("authorization"), Some("Bearer a-gateway-token"));
+        let (method, path) = (header(":method").unwrap(), header(":path").unwrap());
+        self.calls.push(format!("{method} {path}"));
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let id = path.strip_prefix("/v1/sessions/").unwrap().to_owned();
+        let now = self.now();
+        self.store.retain(|_, (_, expires)| *expires > now.get());
+
+        let write = Write { now, id: WriteId::from_random([0; 8]), max_data_bytes: 1000 };
+        let subject_key = header(api::SUBJECT_KEY).unwrap_or("user").to_owned();
+        let upstream_cookie = header(api::UPSTREAM_COOKIE).map(str::to_owned);
+        let grace = seconds(api::ROTATION_GRACE).unwrap_or(Seconds::new(10));
+        let change = |patches, grace| Change {
+            patches,
+            rotate: query.contains("rotate"),
+            grace,
+            subject_key: subject_key.clone(),
+            upstream_cookie: upstream_cookie.clone(),
+        };
+        let existing = self.store.get(&id).map(|(stored, _)| stored.clone());
+        let (status, result) = match (method, existing) {
+            ("GET", Some(Stored::Session(session))) => ("200", Ok(session)),
+            ("PUT", None) => {
+                let new = NewSession {
+                    data: parse_object(&callout.body).unwrap(),
+                    timeouts: Timeouts { idle: seconds(api::IDLE).unwrap(), absolute: seconds(api::ABSOLUTE).unwrap() },
+                    subject_key,
+                    upstream_cookie,
+                };
+                ("201", record::Session::create(new, write))
+            }
+            ("PUT", Some(Stored::Session(session))) => {
+                let within = seconds(api::MERGE_WITHIN);
+                if !within.is_some_and(|within| session.may_merge(within, now)) {
+                    let created = session.created().to_string();
+                    return (headers(&[(":status", "409"), (api::MARKER, "1"), (api::CREATED, &created)]), Vec::new());
+                }
+                ("200", session.change(change(vec![parse_object(&callout.body).unwrap()], within.unwrap()), write))
+            }
+            ("PUT", Some(Stored::Tombstone(_))) => {
+                return (headers(&[(":status", "409"), (api::MARKER, "1")]), Vec::new());
+            }
+            ("PATCH", Some(Stored::Session(session))) => {
+                assert_eq!(header("content-type"), Some(api::MERGE_PATCHES_TYPE));
+                ("200", session.change(change(serde_json::from_slice(&callout.body).unwrap(), grace), write))
+            }
+            ("DELETE", _) => {
+                self.destroy(&id);
+                return (headers(&[(":status", "204"), (api::MARKER, "1")]), Vec::new());
+            }
+            _ => return (headers(&[(":status", "404"), (api::MARKER, "1")]), Vec::new()),
+        };
+        let Ok(session) = result else {
+            return (headers(&[(":status", "413"), (api::MARKER, "1")]), Vec::new());
+        };
+        let Some(left) = session.lifetime_left(now) else {
+            return (headers(&[(":status", "404"), (api::MARKER, "1")]), Vec::new());
+        };
+        self.store.insert(id, (Stored::Session(session.clone()), now.plus(left).get()));
+        let mut answer = headers(&[
+            (":status", status),
+            (api::MARKER, "1"),
+            ("etag", &format!("\"{}\"", session.version())),
+            (api::MIN_VERSION, &session.min_version().to_string()),
+            (api::CREATED, &session.created().to_string()),
+            (api::EXPIRES, &now.plus(left).to_string()),
+        ]);
+        if let Some(grace) = session.grace() {
+            answer.push((api::GRACE_UNTIL.into(), grace.until.to_string().into_bytes()));
+            answer.push((api::GRACE_FROM.into(), grace.from.to_string().into_bytes()));
+        }
+        if let Some(subject) = session.subject() {
+            answer.push((api::SUBJECT.into(), subject.as_bytes().to_vec()));
+        }
+        if let Some(cookie) = session.upstream_cookie() {
+            answer.push((api::UPSTREAM_COOKIE.into(), cookie.as_bytes().to_vec()));
+        }
+        (answer, session.into_data().into_string().into_bytes())
+    }
+}

@@ -1,0 +1,335 @@
+//! The session record: what a stored session is, and how a write changes it.
+//!
+//! The gateway reads a [`Stored`] value, lets this module compute the next one and writes that by
+//! compare-and-swap. Nothing here knows a store or a clock.
+//!
+//! A session starts with [`Session::create`], goes through any number of [`Session::change`]s, each
+//! of which raises its version by one, and ends by a [`Tombstone`] or because
+//! [`Session::lifetime_left`] is over.
+
+mod codec;
+mod data;
+
+use core::fmt;
+
+use serde_json::Value;
+
+use crate::merge_patch::{self, Object};
+use crate::time::{Seconds, UnixSeconds};
+use crate::version::Version;
+
+pub use codec::DecodeError;
+pub use data::Data;
+
+/// The longest subject in bytes. It is stored twice and travels in a header, percent-encoded.
+pub const MAX_SUBJECT_BYTES: usize = 512;
+
+/// What a store holds under a session's id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// A session that lives, unless its time is over.
+    Session(Session),
+    /// A session was ended here a moment ago.
+    Tombstone(Tombstone),
+}
+
+/// Keeps an id from being used again right after its session was ended: a write that was under way
+/// must not bring the session back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// When the session was ended.
+    pub ended: UnixSeconds,
+}
+
+/// A number drawn at random for one write, kept in what it wrote. A writer whose answer was lost
+/// recognises by it whether the value it finds later is its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteId(u64);
+
+impl WriteId {
+    /// The id of these random bytes.
+    #[must_use]
+    pub const fn from_random(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes))
+    }
+}
+
+/// One session.
+///
+/// `Debug` leaves out the data and who is logged in: neither has a place in a log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Session {
+    version: Version,
+    min_version: Version,
+    grace: Option<Grace>,
+    created: UnixSeconds,
+    timeouts: Timeouts,
+    subject: Option<String>,
+    upstream_cookie: Option<String>,
+    write: WriteId,
+    data: Data,
+}
+
+/// How long a rotation spares the tokens in use right before it.
+///
+/// Only the generation directly before: otherwise the grace of a second rotation would open the session
+/// again for tokens that a login had ended for good. After a change of the subject it spares none,
+/// and only tells that an older token may be late rather than stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// The oldest version that the grace covers.
+    pub from: Version,
+    /// From then on only the session's own `min_version` counts.
+    pub until: UnixSeconds,
+}
+
+/// A session's timeouts, both at least a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Ends the session this long after its last use.
+    pub idle: Seconds,
+    /// Ends the session this long after its creation, used or not.
+    pub absolute: Seconds,
+}
+
+/// What a new session starts with.
+#[derive(Clone)]
+pub struct NewSession {
+    /// The data, taken as it is.
+    pub data: Object,
+    /// The timeouts, fixed for the session's life.
+    pub timeouts: Timeouts,
+    /// The data key that holds the subject.
+    pub subject_key: String,
+    /// See [`Session::upstream_cookie`].
+    pub upstream_cookie: Option<String>,
+}
+
+/// One change of a session: everything in it takes effect together, or nothing does.
+#[derive(Clone, Default)]
+pub struct Change {
+    /// Merge patches on the data, in order.
+    pub patches: Vec<Object>,
+    /// Ends all older tokens, the latest of them after the grace.
+    pub rotate: bool,
+    /// How long the grace of a rotation is.
+    pub grace: Seconds,
+    /// The data key that holds the subject.
+    pub subject_key: String,
+    /// Replaces [`Session::upstream_cookie`] if given.
+    pub upstream_cookie: Option<String>,
+}
+
+/// The circumstances of one write.
+#[derive(Clone, Copy, Debug)]
+pub struct Write {
+    /// The time of the write.
+    pub now: UnixSeconds,
+    /// Marks what is written.
+    pub id: WriteId,
+    /// The most bytes of data that a session may hold, as ASCII JSON.
+    pub max_data_bytes: usize,
+}
+
+/// A write asks for a session that must not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeError {
+    /// The data would take `bytes` bytes as ASCII JSON.
+    DataTooLarge {
+        /// What it would take.
+        bytes: usize,
+        /// What is allowed.
+        limit: usize,
+    },
+    /// The subject is longer than [`MAX_SUBJECT_BYTES`].
+    SubjectTooLong,
+    /// The stored data can't be read, so there is nothing to merge into.
+    Stored(DecodeError),
+}
+
+impl Session {
+    /// A session at [`Version::FIRST`].
+    pub fn create(new: NewSession, write: Write) -> Result<Self, ChangeError> {
+        Ok(Self {
+            version: Version::FIRST,
+            min_version: Version::FIRST,
+            grace: None,
+            created: write.now,
+            timeouts: new.timeouts,
+            subject: subject_of(&new.data, &new.subject_key)?,
+            upstream_cookie: new.upstream_cookie,
+            write: write.id,
+            data: bounded(&new.data, write.max_data_bytes)?,
+        })
+    }
+
+    /// The session after `change`, one version up.
+    ///
+    /// Another subject than before rotates by itself, and the grace spares no token: one of before a
+    /// login must never open the session of after it (OWASP ASVS 5.0 7.2.4).
+    pub fn change(&self, change: Change, write: Write) -> Result<Self, ChangeError> {
+        let mut data = self.data.parse().map_err(ChangeError::Stored)?;
+        for patch in change.patches {
+            merge_patch::apply(&mut data, patch);
+        }
+        let version = self.version.next();
+        let subject = subject_of(&data, &change.subject_key)?;
+        let grace = |from| (change.grace > Seconds::ZERO).then(|| Grace { from, until: write.now.plus(change.grace) });
+        let (min_version, grace) = if subject != self.subject {
+            (version, grace(version))
+        } else if change.rotate {
+            (version, grace(self.min_version))
+        } else {
+            (self.min_version, self.grace)
+        };
+        Ok(Self {
+            version,
+            min_version,
+            grace,
+            created: self.created,
+            timeouts: self.timeouts,
+            subject,
+            upstream_cookie: change.upstream_cookie.or_else(|| self.upstream_cookie.clone()),
+            write: write.id,
+            data: bounded(&data, write.max_data_bytes)?,
+        })
+    }
+
+    /// Whether a creation under this session's id may become a change of it: nobody is logged in
+    /// and it was created at most `within` ago, so it is a race between the first writes of one
+    /// visitor. Later it would be a replay.
+    #[must_use]
+    pub fn may_merge(&self, within: Seconds, now: UnixSeconds) -> bool {
+        self.subject.is_none() && now.since(self.created) <= within
+    }
+
+    /// How long the session lives if it is used now and then no more; `None` when its time is over.
+    #[must_use]
+    pub fn lifetime_left(&self, now: UnixSeconds) -> Option<Seconds> {
+        let end = self.created.plus(self.timeouts.absolute);
+        let left = self.timeouts.idle.min(end.since(now));
+        (left > Seconds::ZERO).then_some(left)
+    }
+
+    /// The lifetime that a use now gives the session, if that is worth a write to the store, where it has
+    /// `remaining` left: the last extension is at least `touch_after` old. It needs no field in the
+    /// record, because every extension sets the remaining time to what this function would.
+    #[must_use]
+    pub fn extension(&self, remaining: Seconds, touch_after: Seconds, now: UnixSeconds) -> Option<Seconds> {
+        let lifetime = self.lifetime_left(now)?;
+        let gained = lifetime.get().saturating_sub(remaining.get());
+        (gained > 0 && gained >= touch_after.get()).then_some(lifetime)
+    }
+
+    /// How many changes the session has had, its creation included.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Tokens of an older version are refused, but for the [`grace`](Self::grace).
+    #[must_use]
+    pub const fn min_version(&self) -> Version {
+        self.min_version
+    }
+
+    /// The grace of the last rotation, over or not.
+    #[must_use]
+    pub const fn grace(&self) -> Option<Grace> {
+        self.grace
+    }
+
+    /// When the session was first stored.
+    #[must_use]
+    pub const fn created(&self) -> UnixSeconds {
+        self.created
+    }
+
+    /// The session's timeouts.
+    #[must_use]
+    pub const fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// The id that upstreams keep their own state under, if it isn't the session's.
+    #[must_use]
+    pub fn upstream_cookie(&self) -> Option<&str> {
+        self.upstream_cookie.as_deref()
+    }
+
+    /// Which write made the session what it is.
+    #[must_use]
+    pub const fn write(&self) -> WriteId {
+        self.write
+    }
+
+    /// The session's data.
+    #[must_use]
+    pub const fn data(&self) -> &Data {
+        &self.data
+    }
+
+    /// The session's data, without the rest.
+    #[must_use]
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+}
+
+/// Who is logged in: a non-empty string or a number under `key`. Anything else is nobody.
+fn subject_of(data: &Object, key: &str) -> Result<Option<String>, ChangeError> {
+    let subject = match data.get(key) {
+        Some(Value::String(name)) if !name.is_empty() => name.clone(),
+        Some(Value::Number(number)) => number.to_string(),
+        _ => return Ok(None),
+    };
+    if subject.len() > MAX_SUBJECT_BYTES {
+        return Err(ChangeError::SubjectTooLong);
+    }
+    Ok(Some(subject))
+}
+
+fn bounded(data: &Object, limit: usize) -> Result<Data, ChangeError> {
+    let data = Data::from_object(data);
+    let bytes = data.as_str().len();
+    if bytes > limit {
+        return Err(ChangeError::DataTooLarge { bytes, limit });
+    }
+    Ok(data)
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("version", &self.version)
+            .field("min_version", &self.min_version)
+            .field("grace", &self.grace)
+            .field("created", &self.created)
+            .field("timeouts", &self.timeouts)
+            .field("data_bytes", &self.data.as_str().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for ChangeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DataTooLarge { bytes, limit } => {
+                write!(f, "the session's data would take {bytes} bytes, of which {limit} are allowed")
+            }
+            Self::SubjectTooLong => write!(f, "the subject is longer than {MAX_SUBJECT_BYTES} bytes"),
+            Self::Stored(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for ChangeError {}
+
+#[cfg(test)]
+mod tests;

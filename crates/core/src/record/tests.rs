@@ -1,0 +1,275 @@
+//! Tests of the record, among them against a model that keeps sets of good tokens by hand.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const NOW: UnixSeconds = UnixSeconds::new(1_700_000_000);
+
+fn write_at(now: UnixSeconds) -> Write {
+    Write { now, id: WriteId::from_random([7; 8]), max_data_bytes: 65_536 }
+}
+
+fn object(value: Value) -> Object {
+    match value {
+        Value::Object(object) => object,
+        other => panic!("an object, not {other}"),
+    }
+}
+
+fn new_session(data: Value) -> NewSession {
+    NewSession {
+        data: object(data),
+        timeouts: Timeouts { idle: Seconds::new(1800), absolute: Seconds::new(43200) },
+        subject_key: "user".to_owned(),
+        upstream_cookie: None,
+    }
+}
+
+fn created(data: Value) -> Session {
+    Session::create(new_session(data), write_at(NOW)).unwrap()
+}
+
+fn patch(patches: &[Value]) -> Change {
+    Change {
+        patches: patches.iter().cloned().map(object).collect(),
+        subject_key: "user".to_owned(),
+        ..Change::default()
+    }
+}
+
+fn rotation(grace: u64) -> Change {
+    Change { rotate: true, grace: Seconds::new(grace), ..patch(&[]) }
+}
+
+/// What the filter does with a token of `version`.
+fn accepts(session: &Session, version: u32, now: UnixSeconds) -> bool {
+    let version = Version::new(version);
+    version >= session.min_version() || session.grace().is_some_and(|grace| version >= grace.from && now < grace.until)
+}
+
+#[test]
+fn several_patches_are_one_change() {
+    let session = created(json!({"a": {"c": 3}}));
+    let changed = session.change(patch(&[json!({"a": 1}), json!({"a": {"b": 2}})]), write_at(NOW));
+    let changed = changed.unwrap();
+    assert_eq!(changed.version(), Version::new(2));
+    assert_eq!(changed.data().as_str(), r#"{"a":{"b":2}}"#);
+    assert_eq!(changed.min_version(), Version::FIRST);
+}
+
+#[test]
+fn a_login_ends_older_tokens_at_once() {
+    let rotated = created(json!({})).change(rotation(10), write_at(NOW)).unwrap();
+    assert!(accepts(&rotated, 1, NOW));
+    let login = Change { grace: Seconds::new(10), ..patch(&[json!({"user": "alice"})]) };
+    let login = rotated.change(login, write_at(NOW)).unwrap();
+    assert_eq!(login.subject(), Some("alice"));
+    assert_eq!(login.grace(), Some(Grace { from: login.version(), until: NOW.plus(Seconds::new(10)) }));
+    assert!((1..=2).all(|version| !accepts(&login, version, NOW)));
+    assert!(accepts(&login, 3, NOW));
+}
+
+#[test]
+fn a_later_grace_does_not_open_the_session_to_tokens_of_before_a_login() {
+    let login = created(json!({})).change(patch(&[json!({"user": 1})]), write_at(NOW));
+    let rotated = login.unwrap().change(rotation(10), write_at(NOW)).unwrap();
+    assert!(accepts(&rotated, 2, NOW), "in flight during the rotation");
+    assert!(!accepts(&rotated, 1, NOW), "of before the login");
+    assert!(!accepts(&rotated, 2, NOW.plus(Seconds::new(10))), "the grace is over");
+}
+
+#[test]
+fn subjects() {
+    let subject = |value: Value| created(json!({ "user": value })).subject().map(str::to_owned);
+    assert_eq!(subject(json!("alice")).as_deref(), Some("alice"));
+    assert_eq!(subject(json!(42)).as_deref(), Some("42"));
+    for nobody in [json!(""), json!(null), json!(true), json!([1]), json!({"id": 1})] {
+        assert_eq!(subject(nobody.clone()), None, "{nobody}");
+    }
+    let long = json!({"user": "x".repeat(MAX_SUBJECT_BYTES + 1)});
+    assert_eq!(Session::create(new_session(long), write_at(NOW)).err(), Some(ChangeError::SubjectTooLong));
+}
+
+#[test]
+fn merging_is_for_young_anonymous_sessions() {
+    let anonymous = created(json!({"cart": 1}));
+    let after = |seconds| NOW.plus(Seconds::new(seconds));
+    assert!(anonymous.may_merge(Seconds::new(5), after(5)));
+    assert!(!anonymous.may_merge(Seconds::new(5), after(6)));
+    assert!(anonymous.may_merge(Seconds::new(0), UnixSeconds::new(0)), "another machine's clock is behind");
+    assert!(!created(json!({"user": "alice"})).may_merge(Seconds::new(5), NOW));
+}
+
+#[test]
+fn data_is_bounded_as_ascii() {
+    let limit = |max_data_bytes| Write { max_data_bytes, ..write_at(NOW) };
+    let text = r#"{"name":"\u00e4\ud83d\ude00"}"#;
+    let data = json!({"name": "ä😀"});
+    assert_eq!(created(data.clone()).data().as_str(), text);
+    assert!(Session::create(new_session(data.clone()), limit(text.len())).is_ok());
+    let refused = Session::create(new_session(data), limit(text.len() - 1)).err();
+    assert_eq!(refused, Some(ChangeError::DataTooLarge { bytes: text.len(), limit: text.len() - 1 }));
+}
+
+#[test]
+fn the_version_never_wraps() {
+    let bytes = created(json!({})).encode();
+    let text = String::from_utf8(bytes).unwrap();
+    let last = text.replace(r#""v":1,"#, &format!(r#""v":{},"#, u32::MAX));
+    let Ok(Stored::Session(session)) = Stored::decode(last.as_bytes()) else {
+        panic!("{last}");
+    };
+    let changed = session.change(patch(&[]), write_at(NOW)).unwrap();
+    assert_eq!(changed.version(), Version::new(u32::MAX));
+}
+
+#[test]
+fn the_format_stays_readable() {
+    let stored = "S1{\"v\":4,\"m\":3,\"g\":[2,1700000010],\"c\":1700000000,\"i\":1800,\"a\":43200,\
+                  \"s\":\"alice\",\"u\":\"abc\",\"w\":506381209866536711,\"n\":16}\n{\"user\":\"alice\"}";
+    let Ok(Stored::Session(session)) = Stored::decode(stored.as_bytes()) else {
+        panic!("unreadable");
+    };
+    assert_eq!(session.subject(), Some("alice"));
+    assert_eq!(session.upstream_cookie(), Some("abc"));
+    assert_eq!(session.grace().map(|grace| grace.until), Some(NOW.plus(Seconds::new(10))));
+    assert_eq!(session.encode(), stored.as_bytes());
+    let tombstone = Stored::Tombstone(Tombstone { ended: NOW });
+    assert_eq!(tombstone.encode(), b"T1{\"e\":1700000000}");
+    assert_eq!(Stored::decode(b"T1{\"e\":1700000000}"), Ok(tombstone));
+}
+
+#[test]
+fn damaged_values_are_told_apart() {
+    let whole = created(json!({"a": 1})).encode();
+    let text = String::from_utf8(whole.clone()).unwrap();
+    for (bytes, error) in [
+        (String::new(), DecodeError::Format),
+        ("S".to_owned(), DecodeError::Format),
+        (text.replace("S1", "S2"), DecodeError::Format),
+        (text.replace("\"v\":1", "\"v\":0"), DecodeError::Head),
+        (text.replace("\"m\":1", "\"m\":2"), DecodeError::Head),
+        (text.replace("\"m\":1", "\"m\":1,\"later\":1"), DecodeError::Head),
+        (text.replace('\n', ""), DecodeError::Head),
+        (text.replace("{\"a\":1}", "{\"a\":1"), DecodeError::Data),
+        (text.replace("{\"a\":1}", "[\"a\",1]").replace("n\":7", "n\":7"), DecodeError::Data),
+    ] {
+        assert_eq!(Stored::decode(bytes.as_bytes()), Err(error), "{bytes}");
+    }
+    for end in 0..whole.len() {
+        assert!(Stored::decode(&whole[..end]).is_err(), "cut at {end}");
+    }
+    let unparsable = text.replace("{\"a\":1}", "{\"a\",1}");
+    let Ok(Stored::Session(session)) = Stored::decode(unparsable.as_bytes()) else {
+        panic!("looked at too closely");
+    };
+    let changed = session.change(patch(&[]), write_at(NOW));
+    assert_eq!(changed.err(), Some(ChangeError::Stored(DecodeError::Data)));
+}
+
+#[test]
+fn debug_shows_no_data() {
+    let session = created(json!({"user": "alice", "secret": "hunter2"}));
+    let shown = format!("{session:?} {:?}", session.data());
+    assert!(!shown.contains("alice") && !shown.contains("hunter2"), "{shown}");
+}
+
+/// One step of a session's life, for the model.
+#[derive(Clone, Debug)]
+enum Step {
+    Set(&'static str, Option<u8>),
+    Rotate(u64),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        ("[ab]", proptest::option::of(0..3u8))
+            .prop_map(|(key, value)| Step::Set(if key == "a" { "user" } else { "n" }, value)),
+        (0..20u64).prop_map(Step::Rotate),
+        (0..15u64).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// The naive model keeps for every version ever given out until when it is good.
+    #[test]
+    fn tokens_are_good_exactly_as_long_as_the_model_says(steps in proptest::collection::vec(step(), 0..30)) {
+        let mut session = created(json!({}));
+        let mut now = NOW;
+        let mut data = BTreeMap::new();
+        let mut good_until: Vec<u64> = vec![u64::MAX];
+        for step in steps {
+            let end_all = |good_until: &mut Vec<u64>, at: u64| {
+                for until in good_until.iter_mut() {
+                    // Whoever already has an end keeps none: only the latest generation is spared.
+                    *until = if *until == u64::MAX { at } else { 0 };
+                }
+            };
+            let change = match step {
+                Step::Wait(seconds) => {
+                    now = now.plus(Seconds::new(seconds));
+                    continue;
+                }
+                Step::Set(key, value) => {
+                    let before = data.get("user").copied();
+                    match value {
+                        Some(value) => data.insert(key, value),
+                        None => data.remove(key),
+                    };
+                    if data.get("user").copied() != before {
+                        end_all(&mut good_until, 0);
+                    }
+                    patch(&[json!({ key: value })])
+                }
+                Step::Rotate(grace) => {
+                    end_all(&mut good_until, now.get() + grace);
+                    rotation(grace)
+                }
+            };
+            session = session.change(change, write_at(now)).unwrap();
+            good_until.push(u64::MAX);
+            prop_assert_eq!(session.version().get() as usize, good_until.len());
+            let Ok(Stored::Session(read_back)) = Stored::decode(&session.encode()) else { panic!("unreadable") };
+            prop_assert_eq!(&read_back, &session);
+            for probe in [now, now.plus(Seconds::new(7)), now.plus(Seconds::new(30))] {
+                for (version, until) in (1u32..).zip(&good_until) {
+                    prop_assert_eq!(accepts(&session, version, probe), probe.get() < *until, "version {}", version);
+                }
+            }
+        }
+        prop_assert_eq!(session.data().parse().unwrap(), object(json!(data)));
+    }
+
+    #[test]
+    fn lifetimes(idle in 1..5000u64, absolute in 1..5000u64, age in 0..10_000u64, remaining in 0..5000u64, after in 0..100u64) {
+        let mut new = new_session(json!({}));
+        new.timeouts = Timeouts { idle: Seconds::new(idle), absolute: Seconds::new(absolute) };
+        let session = Session::create(new, write_at(NOW)).unwrap();
+        let now = NOW.plus(Seconds::new(age));
+        let expected = if age >= absolute { None } else { Some(idle.min(absolute - age)) };
+        prop_assert_eq!(session.lifetime_left(now).map(Seconds::get), expected);
+        let extension = session.extension(Seconds::new(remaining), Seconds::new(after), now);
+        let due = expected.filter(|lifetime| *lifetime > remaining && *lifetime >= remaining + after);
+        prop_assert_eq!(extension.map(Seconds::get), due);
+    }
+
+    #[test]
+    fn data_is_ascii_and_means_the_same(text in "\\PC{0,20}", key in any::<String>()) {
+        let object = object(json!({ key: text }));
+        let data = Data::from_object(&object);
+        prop_assert!(data.as_str().is_ascii());
+        prop_assert_eq!(data.parse(), Ok(object));
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes: Vec<u8>, kind in prop_oneof![Just(&b"S1"[..]), Just(&b"T1"[..]), Just(&b""[..])]) {
+        let mut value = kind.to_vec();
+        value.extend(bytes);
+        let _ = Stored::decode(&value);
+    }
+}
