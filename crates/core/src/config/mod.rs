@@ -181,8 +181,8 @@ fn read(plugin_configuration: &[u8]) -> Result<raw::Config, ConfigError> {
 /// An error of the JSON's shape. What serde says may quote the value, so not for secrets.
 fn shape_error(shape: &serde_path_to_error::Error<serde_json::Error>) -> ConfigError {
     match shape.path().to_string().as_str() {
-        // The root, or JSON that ended before a key was known.
-        "." | "?" => error("configuration", shape.inner().to_string()),
+        // The root, JSON that ended before a key was known, or a key without a name.
+        "" | "." | "?" => error("configuration", shape.inner().to_string()),
         path if path.starts_with("secrets") && path != "secrets_env" => error(path, "must be a list of base64 keys"),
         path => error(path, shape.inner().to_string()),
     }

@@ -141,7 +141,7 @@ fn errors_name_their_key() {
 
 #[test]
 fn what_is_not_an_object_is_refused() {
-    for text in ["", "null", "[]", "{", "\u{0}", r#"{"gateway":{"cluster":"g"}} x"#] {
+    for text in ["", "{\"\": 1}", "\n\0", "null", "[]", "{", "\u{0}", r#"{"gateway":{"cluster":"g"}} x"#] {
         let error = Config::parse(text.as_bytes(), environment).expect_err("refused");
         assert_eq!(error.key, "configuration", "{text}: {error}");
     }
