@@ -7,16 +7,19 @@ use std::sync::LazyLock;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use session_core::binding::Binding;
+use session_core::cache::Slots;
 use session_core::config::Config;
 use session_core::edit::Edit;
-use session_core::exchange::{Answer, Exchange, ResponseHeaders, Step};
+use session_core::exchange::{Answer, Exchange, Request, ResponseHeaders, Step};
 use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
 use session_core::token::Token;
 use session_core::version::Version;
 
-const CONFIGURATIONS: [&str; 4] = [
+const CONFIGURATIONS: [&str; 5] = [
     r#""create":"lazy""#,
+    r#""rules":[{"path_prefix":"/off/","session":"off"},{"path_prefix":"/in/","session":"required","redirect":"/login"},{"path_prefix":"/strict/","session":"strict"}]"#,
     r#""create":"eager","upstream":{"cookie":"JSESSIONID","max_data_bytes":64},"on_store_failure":"continue""#,
     r#""create":"on_write","on_write_failure":"deliver","upstream":{"expose":{"user":"x-user"}}"#,
     r#""create":"lazy","on_store_failure":"continue","on_write_failure":"deliver""#,
@@ -35,6 +38,7 @@ fn parse(rest: &str) -> Rc<Config> {
 
 #[derive(Arbitrary, Debug)]
 enum Name {
+    Path,
     Cookie,
     SetCookie,
     CacheControl,
@@ -48,6 +52,7 @@ enum Name {
     GraceUntil,
     GraceFrom,
     Created,
+    Expires,
     Subject,
     UpstreamCookie,
 }
@@ -55,6 +60,7 @@ enum Name {
 impl Name {
     fn as_str(&self) -> &'static str {
         match self {
+            Self::Path => ":path",
             Self::Cookie => "cookie",
             Self::SetCookie => "set-cookie",
             Self::CacheControl => "cache-control",
@@ -68,6 +74,7 @@ impl Name {
             Self::GraceUntil => "session-grace-until",
             Self::GraceFrom => "session-grace-from",
             Self::Created => "session-created",
+            Self::Expires => "session-expires",
             Self::Subject => "session-subject",
             Self::UpstreamCookie => "session-upstream-cookie",
         }
@@ -82,6 +89,7 @@ enum Value {
     Status(Status),
     Control(bool),
     Object,
+    Path(u8),
     One,
 }
 
@@ -112,6 +120,7 @@ impl Value {
             Self::Control(true) => b"rotate".to_vec(),
             Self::Control(false) => b"destroy".to_vec(),
             Self::Object => br#"{"user":"alice"}"#.to_vec(),
+            Self::Path(which) => [&b"/off/"[..], b"/in/x", b"/strict/"][usize::from(which) % 3].to_vec(),
             Self::One => b"1".to_vec(),
         }
     }
@@ -126,6 +135,15 @@ enum Event {
     Answer(HeaderList, Value),
     NotSent,
     Response(HeaderList),
+}
+
+/// A cache of one slot, with anything in it at first.
+struct Slot(Option<Vec<u8>>);
+
+impl Slots for Slot {
+    fn read(&self, _: u32) -> Option<Vec<u8>> {
+        self.0.clone()
+    }
 }
 
 struct List(Vec<(String, Vec<u8>)>);
@@ -144,8 +162,9 @@ fn headers(list: HeaderList) -> Vec<(String, Vec<u8>)> {
     list.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.bytes())).collect()
 }
 
-fuzz_target!(|input: (u8, Vec<(Event, u16)>)| {
-    let (configuration, events) = input;
+fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
+    let (configuration, slot, events) = input;
+    let mut slot = Slot(slot);
     let config = PARSED.with(|all| Rc::clone(&all[usize::from(configuration) % CONFIGURATIONS.len()]));
     let mut exchange = Exchange::new(Rc::clone(&config));
     let mut now = 1_000_000;
@@ -160,9 +179,15 @@ fuzz_target!(|input: (u8, Vec<(Event, u16)>)| {
                         version: Version::new(version.into()),
                         issued_at: UnixSeconds::new(1_000_000),
                     };
-                    headers.push(("cookie".into(), format!("sid={}", config.keyring.sign(&token)).into_bytes()));
+                    headers.push(("cookie".into(), format!("sid={}", config.keyring.sign(&token, &Binding::NONE)).into_bytes()));
                 }
-                exchange.request(&headers, UnixSeconds::new(now), SessionId::from_bytes([9; 16]))
+                let request = Request {
+                    headers: &headers,
+                    binding: Binding::NONE,
+                    now: UnixSeconds::new(now),
+                    fresh_id: SessionId::from_bytes([9; 16]),
+                };
+                exchange.request(&request, &slot)
             }
             Event::Answer(list, body) => {
                 let body = body.bytes();
@@ -172,7 +197,9 @@ fuzz_target!(|input: (u8, Vec<(Event, u16)>)| {
             Event::Response(list) => exchange.response(&List(headers(list)), UnixSeconds::new(now)),
         };
         check(step);
-        exchange.counts();
+        if let Some(write) = exchange.effects().cache {
+            slot = Slot(Some(write.value));
+        }
     }
 });
 
@@ -194,7 +221,7 @@ fn check(step: Step) {
             }
             return;
         }
-        Step::Wait => return,
+        Step::LookUp { .. } | Step::Wait => return,
     };
     for edit in edits {
         match edit {

@@ -5,6 +5,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use session_core::binding::Binding;
 use session_core::secret::Secret;
 use session_core::token::Keyring;
 
@@ -15,9 +16,9 @@ static KEYRING: LazyLock<Keyring> = LazyLock::new(|| {
 });
 
 fuzz_target!(|value: &[u8]| {
-    if let Ok(verified) = KEYRING.verify(value) {
+    if let Ok(verified) = KEYRING.verify(value, &Binding::NONE) {
         if verified.is_current() {
-            assert_eq!(KEYRING.sign(&verified.token).as_bytes(), value);
+            assert_eq!(KEYRING.sign(&verified.token, &Binding::NONE).as_bytes(), value);
         }
     }
 });

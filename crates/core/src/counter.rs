@@ -35,6 +35,16 @@ counters! {
     RequestUnavailable => "requests.unavailable",
     /// A request answered with 503, because the store did not answer.
     RequestDenied => "requests.denied",
+    /// A request served from an old copy, because the store did not answer.
+    RequestStale => "requests.stale",
+    /// A request that needed a login and had none.
+    RequestLogin => "requests.login",
+    /// A request to a path without sessions.
+    RequestOff => "requests.off",
+    /// A lookup that the cache answered.
+    CacheHit => "cache.hit",
+    /// A lookup that the cache could not answer.
+    CacheMiss => "cache.miss",
     /// A cookie that is no token.
     TokenMalformed => "tokens_rejected.malformed",
     /// A token signed with no configured secret.

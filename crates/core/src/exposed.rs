@@ -15,11 +15,15 @@ pub(crate) fn is_exposed(config: &Config, name: &str) -> bool {
     config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name.as_bytes(), header))
 }
 
+/// The header value of each exposed member, in the order of the configuration.
+pub(crate) fn values(config: &Config, data: &Object) -> Vec<Option<String>> {
+    config.upstream.expose.iter().map(|(key, _)| header_value(data.get(key)?)).collect()
+}
+
 /// One header for each exposed member that is there.
-pub(crate) fn edits(config: &Config, data: &Object) -> impl Iterator<Item = Edit> {
-    config.upstream.expose.iter().filter_map(|(key, header)| {
-        let value = header_value(data.get(key)?)?;
-        Some(Edit::Set(Cow::Owned(header.clone()), value.into_bytes()))
+pub(crate) fn edits<'a>(config: &'a Config, values: &'a [Option<String>]) -> impl Iterator<Item = Edit> + 'a {
+    config.upstream.expose.iter().zip(values).filter_map(|((_, header), value)| {
+        Some(Edit::Set(Cow::Owned(header.clone()), value.as_ref()?.clone().into_bytes()))
     })
 }
 
@@ -34,7 +38,7 @@ fn header_value(value: &Value) -> Option<String> {
     }
 }
 
-fn percent_encode(text: &str) -> String {
+pub(crate) fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_graphic() && byte != b'%' {

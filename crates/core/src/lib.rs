@@ -7,23 +7,29 @@
 //! | module | answers |
 //! |---|---|
 //! | [`id`], [`version`], [`time`] | what a session is called, how often it changed, what time it is |
-//! | [`secret`], [`token`] | what opens a session from outside |
+//! | [`secret`], [`token`], [`binding`] | what opens a session from outside, and from where |
 //! | [`cookie`], [`set_cookie`] | how the token travels |
 //! | [`merge_patch`], [`record`] | what a stored session is, and how a write changes it |
 //! | [`gateway_api`], [`upstream_api`] | which headers the parts speak to each other |
 //! | [`config`] | what the operator wants |
+//! | [`path`] | which rule a request's path falls under |
+//! | [`found`], [`cache`] | what is known of a session, and for how long |
 //! | [`exchange`] | what happens to one request and its response |
 //! | [`edit`], [`counter`] | what the edge is asked to do, and to count |
 
+pub mod binding;
+pub mod cache;
 pub mod config;
 pub mod cookie;
 pub mod counter;
 pub mod edit;
 pub mod exchange;
 mod exposed;
+pub mod found;
 pub mod gateway_api;
 pub mod id;
 pub mod merge_patch;
+pub mod path;
 pub mod record;
 pub mod secret;
 pub mod set_cookie;

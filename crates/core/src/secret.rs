@@ -12,6 +12,7 @@ use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
+use crate::binding::Binding;
 use crate::id::SessionId;
 
 /// The least number of bytes in a secret: the output length of SHA-256 (RFC 2104 section 3).
@@ -86,14 +87,15 @@ impl Keys {
         }
     }
 
-    /// The truncated MAC of a token's fields.
-    pub(crate) fn mac(&self, fields: &[u8]) -> [u8; 16] {
-        first_half(self.mac.clone().chain_update(fields))
+    /// The truncated MAC of a token's fields, which have a fixed length, and its binding.
+    pub(crate) fn mac(&self, fields: &[u8], binding: &Binding) -> [u8; 16] {
+        first_half(self.mac.clone().chain_update(fields).chain_update(binding.as_bytes()))
     }
 
-    /// Whether `mac` is the MAC of these fields, in constant time.
-    pub(crate) fn verify(&self, fields: &[u8], mac: &[u8]) -> bool {
-        mac.len() == 16 && self.mac.clone().chain_update(fields).verify_truncated_left(mac).is_ok()
+    /// Whether `mac` is the MAC of these fields and this binding, in constant time.
+    pub(crate) fn verify(&self, fields: &[u8], binding: &Binding, mac: &[u8]) -> bool {
+        let computed = self.mac.clone().chain_update(fields).chain_update(binding.as_bytes());
+        mac.len() == 16 && computed.verify_truncated_left(mac).is_ok()
     }
 
     /// The id under which an anonymous session is stored when it is first written.

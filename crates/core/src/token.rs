@@ -5,13 +5,14 @@
 //! ```
 //!
 //! Integers are big-endian. The MAC is HMAC-SHA-256 truncated to 128 bits (RFC 2104 section 5) over
-//! everything before it. Base64url has no padding and only its canonical spelling is read, so a token has
+//! everything before it, and the values that the token is bound to. Base64url has no padding and only its canonical spelling is read, so a token has
 //! exactly one form and no bit of it can be changed.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use core::fmt;
 
+use crate::binding::Binding;
 use crate::id::SessionId;
 use crate::secret::{Keys, Secret};
 use crate::time::UnixSeconds;
@@ -57,7 +58,7 @@ pub enum Rejected {
     Malformed,
     /// Signed with no secret that is configured: forged, or older than a rotation of the secrets.
     UnknownKey,
-    /// The MAC does not fit: forged, damaged, or made for another cookie.
+    /// The MAC does not fit: forged, damaged, made for another cookie, or bound to something else.
     BadMac,
 }
 
@@ -80,18 +81,18 @@ impl Keyring {
 
     /// The cookie value that says `token`.
     #[must_use]
-    pub fn sign(&self, token: &Token) -> String {
+    pub fn sign(&self, token: &Token, binding: &Binding) -> String {
         let mut bytes = Vec::with_capacity(BYTES);
         bytes.extend([FORMAT, self.signing.id]);
         bytes.extend(token.id.as_bytes());
         bytes.extend(token.version.get().to_be_bytes());
         bytes.extend(token.issued_at.get().to_be_bytes().iter().skip(3));
-        bytes.extend(self.signing.mac(&bytes));
+        bytes.extend(self.signing.mac(&bytes, binding));
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
     /// Reads a cookie value. Costs one MAC at most, unless two secrets share a key id.
-    pub fn verify(&self, value: &[u8]) -> Result<Verified, Rejected> {
+    pub fn verify(&self, value: &[u8], binding: &Binding) -> Result<Verified, Rejected> {
         let mut bytes = [0; BYTES];
         match URL_SAFE_NO_PAD.decode_slice(value, &mut bytes) {
             Ok(BYTES) => {}
@@ -112,7 +113,7 @@ impl Keyring {
         };
         let mut rejected = Rejected::UnknownKey;
         for (key_index, keys) in self.all().enumerate().filter(|(_, keys)| keys.id == key_id) {
-            if keys.verify(fields, mac) {
+            if keys.verify(fields, binding, mac) {
                 return Ok(Verified { token, key_index });
             }
             rejected = Rejected::BadMac;
@@ -186,70 +187,80 @@ mod tests {
     proptest! {
         #[test]
         fn says_what_was_signed(token in token()) {
-            let value = keyring().sign(&token);
+            let value = keyring().sign(&token, &Binding::NONE);
             prop_assert_eq!(value.len(), 58);
-            let verified = keyring().verify(value.as_bytes()).unwrap();
+            let verified = keyring().verify(value.as_bytes(), &Binding::NONE).unwrap();
             prop_assert_eq!(verified.token, token);
             prop_assert!(verified.is_current());
         }
 
         #[test]
         fn no_bit_can_be_changed(token in token()) {
-            let value = keyring().sign(&token).into_bytes();
+            let value = keyring().sign(&token, &Binding::NONE).into_bytes();
             for index in 0..value.len() {
                 for bit in 0..8 {
                     let mut tampered = value.clone();
                     tampered[index] ^= 1 << bit;
-                    prop_assert!(keyring().verify(&tampered).is_err(), "byte {index}, bit {bit}");
+                    prop_assert!(keyring().verify(&tampered, &Binding::NONE).is_err(), "byte {index}, bit {bit}");
                 }
             }
         }
 
         #[test]
         fn no_byte_can_be_cut_or_added(token in token(), extra: u8) {
-            let value = keyring().sign(&token).into_bytes();
+            let value = keyring().sign(&token, &Binding::NONE).into_bytes();
             for length in 0..value.len() {
-                prop_assert_eq!(keyring().verify(&value[..length]), Err(Rejected::Malformed));
+                prop_assert_eq!(keyring().verify(&value[..length], &Binding::NONE), Err(Rejected::Malformed));
             }
             let longer = [value.as_slice(), &[extra]].concat();
-            prop_assert_eq!(keyring().verify(&longer), Err(Rejected::Malformed));
+            prop_assert_eq!(keyring().verify(&longer, &Binding::NONE), Err(Rejected::Malformed));
         }
 
         #[test]
         fn arbitrary_bytes_are_no_token(value: Vec<u8>) {
-            prop_assert!(keyring().verify(&value).is_err());
+            prop_assert!(keyring().verify(&value, &Binding::NONE).is_err());
         }
 
         #[test]
         fn a_token_of_another_cookie_or_secret_is_foreign(token in token()) {
-            let value = keyring().sign(&token);
+            let value = keyring().sign(&token, &Binding::NONE);
             let other_cookie = Keyring::new(&secret(1), &[], "other");
-            prop_assert!(other_cookie.verify(value.as_bytes()).is_err());
+            prop_assert!(other_cookie.verify(value.as_bytes(), &Binding::NONE).is_err());
             let other_secret = Keyring::new(&secret(2), &[], "session");
-            prop_assert!(other_secret.verify(value.as_bytes()).is_err());
+            prop_assert!(other_secret.verify(value.as_bytes(), &Binding::NONE).is_err());
         }
 
         #[test]
         fn secrets_rotate_without_ending_tokens(token in token()) {
-            let old = keyring().sign(&token);
+            let old = keyring().sign(&token, &Binding::NONE);
             let rotated = Keyring::new(&secret(2), &[secret(1)], "session");
-            let verified = rotated.verify(old.as_bytes()).unwrap();
+            let verified = rotated.verify(old.as_bytes(), &Binding::NONE).unwrap();
             prop_assert_eq!(verified.token, token);
             prop_assert!(!verified.is_current());
-            prop_assert!(rotated.verify(rotated.sign(&token).as_bytes()).unwrap().is_current());
+            prop_assert!(rotated.verify(rotated.sign(&token, &Binding::NONE).as_bytes(), &Binding::NONE).unwrap().is_current());
 
-            let promoted = keyring().promoted_id(&keyring().verify(old.as_bytes()).unwrap());
+            let promoted = keyring().promoted_id(&keyring().verify(old.as_bytes(), &Binding::NONE).unwrap());
             prop_assert_eq!(rotated.promoted_id(&verified), promoted);
         }
 
         #[test]
+        fn a_token_is_good_only_where_it_is_bound_to(token in token(), value: Vec<u8>, other: Vec<u8>) {
+            let binding = Binding::of(&[Some(value.clone())]);
+            let signed = keyring().sign(&token, &binding);
+            prop_assert!(keyring().verify(signed.as_bytes(), &binding).is_ok());
+            prop_assert_eq!(keyring().verify(signed.as_bytes(), &Binding::NONE), Err(Rejected::BadMac));
+            let elsewhere = keyring().verify(signed.as_bytes(), &Binding::of(&[Some(other.clone())]));
+            prop_assert_eq!(elsewhere.is_ok(), value == other);
+        }
+
+        #[test]
         fn a_promoted_id_needs_the_secret(token in token()) {
-            let value = keyring().sign(&token);
-            let promoted = keyring().promoted_id(&keyring().verify(value.as_bytes()).unwrap());
+            let value = keyring().sign(&token, &Binding::NONE);
+            let promoted = keyring().promoted_id(&keyring().verify(value.as_bytes(), &Binding::NONE).unwrap());
             prop_assert_ne!(promoted, token.id);
 
             let others = Keyring::new(&secret(2), &[], "session");
-            let elsewhere = others.promoted_id(&others.verify(others.sign(&token).as_bytes()).unwrap());
+            let elsewhere = others.promoted_id(&others.verify(others.sign(&token, &Binding::NONE).as_bytes(), &Binding::NONE).unwrap());
             prop_assert_ne!(promoted, elsewhere);
         }
     }
@@ -263,6 +274,9 @@ mod tests {
             issued_at: UnixSeconds::new(1_700_000_000),
         };
         // Computed with another implementation of HKDF and HMAC (Python's hmac module).
-        assert_eq!(keyring().sign(&token), "Ad-rq6urq6urq6urq6urq6urAAAABwBlU_EAh4fiutD_q5fS_No9teaBaQ");
+        assert_eq!(
+            keyring().sign(&token, &Binding::NONE),
+            "Ad-rq6urq6urq6urq6urq6urAAAABwBlU_EAh4fiutD_q5fS_No9teaBaQ"
+        );
     }
 }

@@ -7,6 +7,7 @@
 mod duration;
 mod protobuf_struct;
 mod raw;
+mod rules;
 
 use core::fmt;
 use core::time::Duration;
@@ -20,6 +21,7 @@ use crate::time::Seconds;
 use crate::token::Keyring;
 use crate::upstream_api;
 use duration::Millis;
+pub use rules::{Access, Rules};
 
 /// When a session is first stored and the client gets a cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -100,6 +102,17 @@ pub struct Upstream {
     pub max_data_bytes: usize,
 }
 
+/// How long and how many copies of sessions a proxy keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Cache {
+    /// How long a copy is used without asking again; zero turns the cache off.
+    pub ttl: Seconds,
+    /// How much longer it is used while the store does not answer.
+    pub stale_if_error: Seconds,
+    /// How many there are at most, for all workers together.
+    pub slots: u32,
+}
+
 /// A configuration that was checked.
 #[derive(Debug)]
 pub struct Config {
@@ -121,6 +134,12 @@ pub struct Config {
     pub subject_key: String,
     /// What upstreams get to see.
     pub upstream: Upstream,
+    /// The copies of sessions.
+    pub cache: Cache,
+    /// The properties that tokens are bound to, each as the path of an Envoy attribute.
+    pub bind: Vec<Vec<String>>,
+    /// What the requests of some paths get.
+    pub rules: Rules,
 }
 
 /// What is wrong with a configuration, and where.
@@ -164,6 +183,9 @@ impl Config {
             on_store_failure: raw.on_store_failure,
             on_write_failure: raw.on_write_failure,
             subject_key: header_value("subject_key", raw.subject_key)?,
+            cache: cache(&raw.cache, raw.timeouts.idle)?,
+            bind: bind(raw.bind)?,
+            rules: Rules::new(raw.rules)?,
         })
     }
 }
@@ -276,6 +298,41 @@ fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
         return Err(error("timeouts.rotation_grace", "must not be longer than timeouts.idle"));
     }
     Ok(timeouts)
+}
+
+/// The most slots: with the largest copies they would fill some gigabytes.
+const MAX_SLOTS: usize = 1 << 20;
+
+fn cache(raw: &raw::Cache, idle: Millis) -> Result<Cache, ConfigError> {
+    // A copy that outlives the idle timeout would keep a session alive that the store has dropped.
+    if raw.ttl >= idle {
+        return Err(error("cache.ttl", "must be shorter than timeouts.idle"));
+    }
+    let slots = u32::try_from(raw.slots).ok().filter(|_| (1..=MAX_SLOTS).contains(&raw.slots));
+    Ok(Cache {
+        ttl: seconds("cache.ttl", raw.ttl)?,
+        stale_if_error: seconds("cache.stale_if_error", raw.stale_if_error)?,
+        slots: slots.ok_or_else(|| error("cache.slots", "must be from 1 to 1048576"))?,
+    })
+}
+
+/// Where Envoy's attributes of a request begin.
+const ATTRIBUTE_ROOTS: [&str; 4] = ["request", "connection", "source", "destination"];
+
+fn bind(raw: Vec<String>) -> Result<Vec<Vec<String>>, ConfigError> {
+    let path = |(index, attribute): (usize, String)| {
+        let path: Vec<String> = attribute.split('.').map(str::to_owned).collect();
+        let is_known = path.first().is_some_and(|root| ATTRIBUTE_ROOTS.contains(&root.as_str()));
+        if path.len() >= 2 && is_known && path.iter().all(|part| is_token(part)) {
+            Ok(path)
+        } else {
+            Err(error(
+                format!("bind[{index}]"),
+                "must be an Envoy attribute of the request or connection, such as request.useragent",
+            ))
+        }
+    };
+    raw.into_iter().enumerate().map(path).collect()
 }
 
 fn upstream(raw: raw::Upstream, create: CreatePolicy, session_cookie: &str) -> Result<Upstream, ConfigError> {

@@ -31,6 +31,12 @@ pub(super) struct Config {
     pub(super) subject_key: String,
     #[serde(default)]
     pub(super) upstream: Upstream,
+    #[serde(default)]
+    pub(super) cache: Cache,
+    #[serde(default)]
+    pub(super) bind: Vec<String>,
+    #[serde(default)]
+    pub(super) rules: Vec<Rule>,
 }
 
 fn default_subject_key() -> String {
@@ -116,6 +122,38 @@ impl Default for Upstream {
     fn default() -> Self {
         Self { expose: BTreeMap::new(), cookie: None, max_data_bytes: 8192 }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Cache {
+    pub(super) ttl: Millis,
+    pub(super) stale_if_error: Millis,
+    #[serde(deserialize_with = "whole_number")]
+    pub(super) slots: usize,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { ttl: Millis(5000), stale_if_error: Millis(60_000), slots: 65_536 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub(super) path_prefix: String,
+    pub(super) session: Session,
+    pub(super) redirect: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Session {
+    Off,
+    Optional,
+    Required,
+    Strict,
 }
 
 /// A whole number, also when it is written as `8192.0`: a configuration that came as a protobuf struct has

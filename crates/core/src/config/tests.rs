@@ -52,6 +52,10 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.subject_key, "user");
     assert_eq!(config.upstream.cookie, None);
     assert_eq!(config.upstream.max_data_bytes, 8192);
+    assert_eq!((config.cache.ttl, config.cache.stale_if_error), (Seconds::new(5), Seconds::new(60)));
+    assert_eq!(config.cache.slots, 65_536);
+    assert!(config.bind.is_empty());
+    assert_eq!(config.rules.access(b"/"), &Access::Optional);
 }
 
 #[test]
@@ -66,6 +70,9 @@ fn every_key_is_read() {
         "on_store_failure": "continue",
         "on_write_failure": "deliver",
         "subject_key": "account",
+        "cache": {"ttl": "0s", "stale_if_error": "10s", "slots": 16.0},
+        "bind": ["request.useragent", "connection.tls_version", "request.headers.x-device"],
+        "rules": [{"path_prefix": "/account/", "session": "required", "redirect": "/login"}],
         "upstream": {"expose": {"user": "X-User"}, "cookie": "JSESSIONID", "max_data_bytes": 100.0}
     }))
     .unwrap();
@@ -80,6 +87,11 @@ fn every_key_is_read() {
     assert_eq!(config.subject_key, "account");
     assert_eq!(config.upstream.cookie.as_deref(), Some("JSESSIONID"));
     assert_eq!(config.upstream.max_data_bytes, 100);
+    assert_eq!((config.cache.ttl, config.cache.stale_if_error), (Seconds::ZERO, Seconds::new(10)));
+    assert_eq!(config.cache.slots, 16);
+    assert_eq!(config.bind[2], ["request", "headers", "x-device"]);
+    let login = Access::Required { redirect: Some("/login".into()) };
+    assert_eq!(config.rules.access(b"/account/x"), &login);
     assert_eq!(config.upstream.expose, [("user".to_owned(), "x-user".to_owned())]);
 }
 
@@ -131,6 +143,17 @@ fn errors_name_their_key() {
         ("upstream.expose", "upstream.expose.user", json!({"user": ":path"})),
         ("upstream.expose", "upstream.expose.user", json!({"user": "x-session-id"})),
         ("upstream.expose", "upstream.expose.b", json!({"a": "x-user", "b": "X-User"})),
+        ("cache.ttl", "cache.ttl", json!("30m")),
+        ("cache.ttl", "cache.ttl", json!("500ms")),
+        ("cache.slots", "cache.slots", json!(0)),
+        ("cache.slots", "cache.slots", json!(1_048_577)),
+        ("cache.size", "cache.size", json!(1)),
+        ("bind", "bind[0]", json!(["useragent"])),
+        ("bind", "bind[1]", json!(["request.useragent", "xds.node"])),
+        ("rules", "rules[0].path_prefix", json!([{"path_prefix": "account", "session": "off"}])),
+        ("rules", "rules[0].session", json!([{"path_prefix": "/", "session": "on"}])),
+        ("rules", "rules[0].redirect", json!([{"path_prefix": "/", "session": "off", "redirect": "/"}])),
+        ("rules", "rules[0].path", json!([{"path": "/", "session": "off"}])),
         ("cookies", "cookies", json!({})),
     ];
     for (path, key, value) in rows {

@@ -1,6 +1,6 @@
 //! Whether a token opens the session that was found under its id.
 
-use super::callout::{Found, Grace};
+use crate::found::{Found, Grace};
 use crate::time::{Seconds, UnixSeconds};
 use crate::token::Token;
 
@@ -57,11 +57,13 @@ mod tests {
         let found = Found {
             version: Version::new(9),
             min_version: Version::new(7),
+            expires: UnixSeconds::new(9000),
             grace: grace.map(|(until, from)| Grace { until: UnixSeconds::new(until), from: Version::new(from) }),
             created: UnixSeconds::new(1000),
             subject: None,
             upstream_cookie: None,
-            data: b"{}".to_vec(),
+            data: crate::found::Data::Whole(b"{}".to_vec()),
+            exposed: Vec::new(),
         };
         admit(&token, &found, UnixSeconds::new(now))
     }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use crate::config::Config;
-use crate::edit::{Headers, text, values};
+use crate::edit::{Headers, text};
+use crate::found::Found;
 use crate::gateway_api as api;
 use crate::id::SessionId;
 use crate::merge_patch::Object;
@@ -124,26 +125,6 @@ pub enum Answer<'a> {
     NotSent,
 }
 
-/// A session as the gateway knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) version: Version,
-    pub(super) min_version: Version,
-    pub(super) grace: Option<Grace>,
-    pub(super) created: UnixSeconds,
-    pub(super) subject: Option<String>,
-    pub(super) upstream_cookie: Option<String>,
-    /// An ASCII JSON object, fit for a header.
-    pub(super) data: Vec<u8>,
-}
-
-/// The time after a rotation in which some older tokens are still good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Grace {
-    pub(super) until: UnixSeconds,
-    pub(super) from: Version,
-}
-
 /// What an answer means. Only an answer with the gateway's marker says anything about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -164,7 +145,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(answer: Answer<'_>) -> Self {
+    pub(super) fn of(config: &Config, answer: Answer<'_>) -> Self {
         let Answer::Received { headers, body } = answer else {
             return Self::Unavailable;
         };
@@ -172,7 +153,7 @@ impl Outcome {
             return Self::Unavailable;
         }
         match text(headers, ":status") {
-            Some("200" | "201") => Found::read(headers, body).map_or(Self::Unavailable, Self::Found),
+            Some("200" | "201") => Found::read(config, headers, body).map_or(Self::Unavailable, Self::Found),
             Some("204") => Self::Destroyed,
             Some("404") => Self::Missing,
             Some("409") => Self::Taken(number(headers, api::CREATED)),
@@ -183,39 +164,6 @@ impl Outcome {
     }
 }
 
-impl Found {
-    /// `None` if a header is missing or garbled, or the data could not stand in a header.
-    fn read(headers: &Headers, body: &[u8]) -> Option<Self> {
-        let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
-        if !is_object || !body.iter().all(|byte| (b' '..=b'~').contains(byte)) {
-            return None;
-        }
-        Some(Self {
-            version: etag(headers)?,
-            min_version: number(headers, api::MIN_VERSION)?,
-            grace: match (number(headers, api::GRACE_UNTIL), number(headers, api::GRACE_FROM)) {
-                (Some(until), Some(from)) => Some(Grace { until, from }),
-                _ => None,
-            },
-            created: number(headers, api::CREATED)?,
-            subject: visible(headers, api::SUBJECT),
-            upstream_cookie: visible(headers, api::UPSTREAM_COOKIE),
-            data: body.to_vec(),
-        })
-    }
-}
-
-fn etag(headers: &Headers) -> Option<Version> {
-    text(headers, "etag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
-}
-
 fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
     text(headers, name)?.parse().ok()
-}
-
-/// A value of visible ASCII: what may be copied into another header as it is.
-fn visible(headers: &Headers, name: &str) -> Option<String> {
-    let value = values(headers, name).next()?;
-    let is_visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
-    is_visible.then(|| String::from_utf8(value.to_vec()).ok())?
 }

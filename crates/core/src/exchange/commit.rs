@@ -2,13 +2,14 @@
 
 use super::callout::{Callout, Outcome};
 use super::response::Held;
-use super::session::{self, Origin, Session};
+use super::session::{CookieChange, Origin, Session};
 use super::{Exchange, Phase, Step};
 use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
 use crate::edit::LocalReply;
 use crate::id::SessionId;
 use crate::time::UnixSeconds;
+use crate::token::Token;
 use crate::upstream_api::ERROR;
 use crate::version::Version;
 
@@ -40,10 +41,11 @@ impl Exchange {
         now: UnixSeconds,
     ) -> Step {
         session.origin = if let Outcome::Found(found) = outcome {
-            self.counts.add(Counter::WriteCreated);
+            self.keep(session.id, now, Some(&found));
+            self.effects.counts.add(Counter::WriteCreated);
             Origin::JustStored(found.version)
         } else {
-            self.counts.add(Counter::WriteUnavailable);
+            self.effects.counts.add(Counter::WriteUnavailable);
             Origin::NotStored
         };
         if let Some(held) = held {
@@ -58,7 +60,7 @@ impl Exchange {
     pub(super) fn respond(&mut self, session: Session, held: Held, now: UnixSeconds) -> Step {
         let instructions = &held.instructions;
         if instructions.is_invalid {
-            self.counts.add(Counter::WriteInvalid);
+            self.effects.counts.add(Counter::WriteInvalid);
         }
         if instructions.destroy {
             return match session.origin {
@@ -68,7 +70,7 @@ impl Exchange {
                     Step::Call(callout)
                 }
                 Origin::Fresh | Origin::Late | Origin::Anonymous(_) | Origin::NotStored => {
-                    let cookie = session.has_cookie.then(|| self.clear());
+                    let cookie = session.has_cookie.then(|| self.change_cookie(&session, CookieChange::Clear));
                     Step::Deliver(held.into_edits(cookie, None))
                 }
             };
@@ -80,14 +82,11 @@ impl Exchange {
             return self.write(session, held, now);
         }
         if matches!(session.origin, Origin::NotStored) && self.config.on_store_failure == OnStoreFailure::Deny {
-            self.counts.add(Counter::RequestDenied);
+            self.effects.counts.add(Counter::RequestDenied);
             return Step::Reply(WriteFailure::Unavailable.reply(None));
         }
-        let cookie = session.cookie_if_unchanged(&self.config, now);
-        if let Some(cookie) = &cookie {
-            self.counts.add(cookie.counter());
-        }
-        Step::Deliver(held.into_edits(cookie.map(|cookie| cookie.set_cookie(&self.config)), None))
+        let cookie = self.unchanged_cookie(&session, now);
+        Step::Deliver(held.into_edits(cookie, None))
     }
 
     fn write(&mut self, session: Session, held: Held, now: UnixSeconds) -> Step {
@@ -127,36 +126,39 @@ impl Exchange {
     ) -> Step {
         let failure = match (commit, outcome) {
             (Commit::Create(id) | Commit::Change(id), Outcome::Found(found)) => {
-                self.counts.add(match commit {
+                self.effects.counts.add(match commit {
                     Commit::Create(_) => Counter::WriteCreated,
                     _ => Counter::WriteChanged,
                 });
-                let cookie = self.issue(id, found.version, now);
+                self.keep(id, now, Some(&found));
+                let cookie = self.issue(session, id, found.version, now);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
             }
             (Commit::Destroy, Outcome::Destroyed | Outcome::Missing) => {
-                self.counts.add(Counter::WriteDestroyed);
-                let cookie = self.clear();
+                self.effects.counts.add(Counter::WriteDestroyed);
+                self.keep(session.id, now, None);
+                let cookie = self.change_cookie(session, CookieChange::Clear);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
             }
             (_, Outcome::Missing) => {
-                self.counts.add(Counter::WriteEnded);
+                self.effects.counts.add(Counter::WriteEnded);
+                self.keep(session.id, now, None);
                 WriteFailure::Ended
             }
             (Commit::Create(_), Outcome::Taken(created)) => {
-                self.counts.add(Counter::WriteRefused);
+                self.effects.counts.add(Counter::WriteRefused);
                 return self.refused(session, held, created, now);
             }
             (_, Outcome::Invalid) => {
-                self.counts.add(Counter::WriteInvalid);
+                self.effects.counts.add(Counter::WriteInvalid);
                 WriteFailure::Invalid
             }
             (_, Outcome::TooLarge) => {
-                self.counts.add(Counter::WriteTooLarge);
+                self.effects.counts.add(Counter::WriteTooLarge);
                 WriteFailure::TooLarge
             }
             _ => {
-                self.counts.add(Counter::WriteUnavailable);
+                self.effects.counts.add(Counter::WriteUnavailable);
                 WriteFailure::Unavailable
             }
         };
@@ -173,8 +175,8 @@ impl Exchange {
             return self.write_failed(session, held, WriteFailure::Refused, now);
         }
         let cookie = match self.config.create {
-            CreatePolicy::Lazy => self.issue(session.fresh_id, Version::UNSTORED, now),
-            CreatePolicy::OnWrite | CreatePolicy::Eager => self.clear(),
+            CreatePolicy::Lazy => self.issue(session, session.fresh_id, Version::UNSTORED, now),
+            CreatePolicy::OnWrite | CreatePolicy::Eager => self.change_cookie(session, CookieChange::Clear),
         };
         match self.config.on_write_failure {
             OnWriteFailure::Fail => Step::Reply(WriteFailure::Refused.reply(Some(cookie))),
@@ -188,26 +190,27 @@ impl Exchange {
             OnWriteFailure::Deliver => {
                 // The user asked to be logged out: the cookie goes even if the store could not be told.
                 let cookie = if held.instructions.destroy {
-                    Some(self.clear())
+                    Some(self.change_cookie(session, CookieChange::Clear))
                 } else {
-                    session.cookie_if_unchanged(&self.config, now).map(|cookie| {
-                        self.counts.add(cookie.counter());
-                        cookie.set_cookie(&self.config)
-                    })
+                    self.unchanged_cookie(session, now)
                 };
                 Step::Deliver(held.into_edits(cookie, Some(failure.code())))
             }
         }
     }
 
-    fn issue(&mut self, id: SessionId, version: Version, now: UnixSeconds) -> String {
-        self.counts.add(Counter::CookieIssued);
-        session::issue(&self.config, id, version, now)
+    fn unchanged_cookie(&mut self, session: &Session, now: UnixSeconds) -> Option<String> {
+        let change = session.cookie_if_unchanged(&self.config, now)?;
+        Some(self.change_cookie(session, change))
     }
 
-    fn clear(&mut self) -> String {
-        self.counts.add(Counter::CookieCleared);
-        self.config.cookie.clear()
+    fn issue(&mut self, session: &Session, id: SessionId, version: Version, now: UnixSeconds) -> String {
+        self.change_cookie(session, CookieChange::Issue(Token { id, version, issued_at: now }))
+    }
+
+    fn change_cookie(&mut self, session: &Session, change: CookieChange) -> String {
+        self.effects.counts.add(change.counter());
+        session.set_cookie(&self.config, change)
     }
 }
 

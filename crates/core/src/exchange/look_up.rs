@@ -3,13 +3,15 @@
 use core::mem;
 
 use super::admission::{Admission, admit};
-use super::callout::{Callout, Found, Outcome};
+use super::callout::{Callout, Outcome};
 use super::commit::WriteFailure;
 use super::request::{Incoming, Outgoing, forward};
 use super::session::{Origin, Session};
-use super::{Exchange, Phase, Step};
+use super::{Exchange, Identity, LookUp, Phase, Step};
+use crate::cache::{self, Entry, Slots};
 use crate::config::{CreatePolicy, OnStoreFailure};
 use crate::counter::Counter;
+use crate::found::Found;
 use crate::id::SessionId;
 use crate::merge_patch::Object;
 use crate::time::UnixSeconds;
@@ -17,107 +19,196 @@ use crate::token::Verified;
 use crate::upstream_api::State;
 use crate::version::Version;
 
+/// What the cache has for a token.
+enum Copy {
+    /// Good as it is; `is_due` when the store should hear that the session is in use.
+    Fresh {
+        found: Found,
+        is_due: bool,
+    },
+    /// Good only if the store does not answer.
+    Stale(Found),
+    None,
+}
+
 impl Exchange {
     /// An anonymous session: the client has a token, the store has nothing.
-    pub(super) fn go_on(&mut self, incoming: Incoming, verified: Verified, fresh_id: SessionId) -> Step {
-        self.counts.add(Counter::RequestActive);
-        let session = Session::new(&self.config, &incoming, verified.token.id, Origin::Anonymous(verified), fresh_id);
+    pub(super) fn go_on(&mut self, incoming: Incoming, verified: Verified) -> Step {
+        let session = Session::new(&self.config, &incoming, verified.token.id, Origin::Anonymous(verified));
         self.forward(incoming, session, State::Active, Version::UNSTORED, None)
     }
 
-    /// A session that begins with this request.
-    pub(super) fn start(&mut self, incoming: Incoming, state: State, fresh_id: SessionId) -> Step {
-        self.counts.add(if state == State::New { Counter::RequestNew } else { Counter::RequestExpired });
-        let session = Session::new(&self.config, &incoming, fresh_id, Origin::Fresh, fresh_id);
-        if self.config.create != CreatePolicy::Eager {
-            return self.forward(incoming, session, state, Version::UNSTORED, None);
-        }
-        let create = Callout::create(&self.config, session.id, &Object::new(), false, None);
-        match self.forward(incoming, session, state, Version::UNSTORED, None) {
-            Step::Forward { edits, .. } => {
-                if let Phase::Upstream(session) = mem::replace(&mut self.phase, Phase::Finished) {
-                    self.phase = Phase::Creating { session, held: None };
+    /// A stored session: from the cache if it may be, otherwise from the gateway.
+    pub(super) fn find(
+        &mut self,
+        incoming: Incoming,
+        verified: Verified,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
+        let token = verified.token;
+        let copy = if incoming.is_strict { Copy::None } else { self.copy(&verified, slots, now) };
+        let stale = match copy {
+            Copy::Fresh { found, is_due } => {
+                self.effects.counts.add(Counter::CacheHit);
+                let step = self.admit(incoming, verified, &found, now);
+                if is_due && matches!(step, Step::Forward { .. }) {
+                    self.effects.refresh = Some(LookUp { id: token.id, seen: token.version });
                 }
-                Step::Forward { edits, callout: Some(create) }
+                return step;
             }
-            other => other,
+            Copy::Stale(found) => Some(found),
+            Copy::None => None,
+        };
+        self.effects.counts.add(Counter::CacheMiss);
+        let look_up = LookUp { id: token.id, seen: token.version };
+        let is_shareable = !incoming.is_strict;
+        self.phase = Phase::LookingUp { incoming, verified, stale, asked: now };
+        Step::LookUp { look_up, is_shareable }
+    }
+
+    fn copy(&self, verified: &Verified, slots: &impl Slots, now: UnixSeconds) -> Copy {
+        let config = &self.config.cache;
+        let token = &verified.token;
+        if config.ttl.get() == 0 {
+            return Copy::None;
         }
+        let entry = slots.read(cache::slot(token.id, config.slots)).and_then(|bytes| Entry::decode(&bytes));
+        let Some(Entry { id, fetched, found: Some(found) }) = entry else {
+            return Copy::None;
+        };
+        // Not the session, not what this client has seen of it already, or over.
+        if id != token.id || found.version < token.version || now >= found.expires {
+            return Copy::None;
+        }
+        let age = now.since(fetched);
+        if age < config.ttl {
+            Copy::Fresh { found, is_due: age >= self.config.timeouts.touch_after }
+        } else if now < fetched.plus(config.ttl).plus(config.stale_if_error) {
+            Copy::Stale(found)
+        } else {
+            Copy::None
+        }
+    }
+
+    /// A session that begins with this request.
+    pub(super) fn start(&mut self, incoming: Incoming, state: State) -> Step {
+        let id = incoming.fresh_id;
+        let session = Session::new(&self.config, &incoming, id, Origin::Fresh);
+        let mut step = self.forward(incoming, session, state, Version::UNSTORED, None);
+        if self.config.create == CreatePolicy::Eager
+            && let Step::Forward { callout, .. } = &mut step
+            && let Phase::Upstream(session) = mem::replace(&mut self.phase, Phase::Finished)
+        {
+            *callout = Some(Callout::create(&self.config, id, &Object::new(), false, None));
+            self.phase = Phase::Creating { session, held: None };
+        }
+        step
     }
 
     pub(super) fn looked_up(
         &mut self,
         incoming: Incoming,
         verified: Verified,
-        fresh_id: SessionId,
+        stale: Option<Found>,
         outcome: Outcome,
-        now: UnixSeconds,
+        (asked, now): (UnixSeconds, UnixSeconds),
     ) -> Step {
-        let token = verified.token;
-        let found = match outcome {
-            Outcome::Found(found) => found,
+        match outcome {
+            Outcome::Found(found) => {
+                let is_older = found.version < verified.token.version;
+                self.effects.counts.add(if is_older { Counter::LookupOlder } else { Counter::LookupFound });
+                self.keep(verified.token.id, asked, Some(&found));
+                self.admit(incoming, verified, &found, now)
+            }
             Outcome::Missing => {
-                self.counts.add(Counter::LookupMissing);
-                return self.start(incoming, State::Expired, fresh_id);
+                self.effects.counts.add(Counter::LookupMissing);
+                self.start(incoming, State::Expired)
             }
             _ => {
-                self.counts.add(Counter::LookupUnavailable);
-                return self.unavailable(incoming, verified, fresh_id);
+                self.effects.counts.add(Counter::LookupUnavailable);
+                match stale {
+                    Some(found) => {
+                        self.effects.counts.add(Counter::RequestStale);
+                        self.admit(incoming, verified, &found, now)
+                    }
+                    None => self.unavailable(incoming, verified),
+                }
             }
-        };
-        self.counts.add(if found.version < token.version { Counter::LookupOlder } else { Counter::LookupFound });
-        match admit(&token, &found, now) {
+        }
+    }
+
+    /// Puts a session into the cache; `None` marks its end.
+    pub(super) fn keep(&mut self, id: SessionId, fetched: UnixSeconds, found: Option<&Found>) {
+        let config = &self.config.cache;
+        if config.ttl.get() > 0 {
+            let entry = Entry { id, fetched, found: found.cloned() };
+            self.effects.cache = Some(entry.into_write(config.slots));
+        }
+    }
+
+    /// Lets a token into the session that was found under its id, or not.
+    fn admit(&mut self, incoming: Incoming, verified: Verified, found: &Found, now: UnixSeconds) -> Step {
+        let token = verified.token;
+        match admit(&token, found, now) {
             Admission::Admitted => {
-                self.counts.add(Counter::RequestActive);
                 let origin = Origin::Stored { verified, is_renewable: token.version >= found.min_version };
-                let mut session = Session::new(&self.config, &incoming, token.id, origin, fresh_id);
+                let mut session = Session::new(&self.config, &incoming, token.id, origin);
                 if let (Some(_), Some(cookie)) = (&self.config.upstream.cookie, &found.upstream_cookie) {
                     session.sent_cookie.clone_from(cookie);
                 }
-                self.forward(incoming, session, State::Active, found.version, Some(&found))
+                self.forward(incoming, session, State::Active, found.version, Some(found))
             }
             Admission::Rotated => {
-                self.counts.add(Counter::TokenRotated);
-                self.start(incoming, State::Expired, fresh_id)
+                self.effects.counts.add(Counter::TokenRotated);
+                self.start(incoming, State::Expired)
             }
             Admission::Foreign => {
-                self.counts.add(Counter::TokenForeign);
-                self.start(incoming, State::Expired, fresh_id)
+                self.effects.counts.add(Counter::TokenForeign);
+                self.start(incoming, State::Expired)
             }
             Admission::JustRotated => {
-                self.counts.add(Counter::TokenRotated);
-                self.counts.add(Counter::RequestExpired);
-                let session = Session::new(&self.config, &incoming, fresh_id, Origin::Late, fresh_id);
+                self.effects.counts.add(Counter::TokenRotated);
+                let session = Session::new(&self.config, &incoming, incoming.fresh_id, Origin::Late);
                 self.forward(incoming, session, State::Expired, Version::UNSTORED, None)
             }
         }
     }
 
     /// The store did not answer. The token stays what it is: an outage logs nobody out.
-    fn unavailable(&mut self, incoming: Incoming, verified: Verified, fresh_id: SessionId) -> Step {
-        match self.config.on_store_failure {
-            OnStoreFailure::Deny => {
-                self.counts.add(Counter::RequestDenied);
-                self.phase = Phase::Finished;
-                Step::Reply(WriteFailure::Unavailable.reply(None))
-            }
-            OnStoreFailure::Continue => {
-                self.counts.add(Counter::RequestUnavailable);
-                let token = verified.token;
-                let origin = Origin::Stored { verified, is_renewable: false };
-                let session = Session::new(&self.config, &incoming, token.id, origin, fresh_id);
-                self.forward(incoming, session, State::Unavailable, token.version, None)
-            }
+    fn unavailable(&mut self, incoming: Incoming, verified: Verified) -> Step {
+        // Where a login is needed, nobody is let through whose login can't be seen.
+        if self.config.on_store_failure == OnStoreFailure::Deny || incoming.login.is_some() {
+            self.effects.counts.add(Counter::RequestDenied);
+            self.phase = Phase::Finished;
+            return Step::Reply(WriteFailure::Unavailable.reply(None));
         }
+        let token = verified.token;
+        let origin = Origin::Stored { verified, is_renewable: false };
+        let session = Session::new(&self.config, &incoming, token.id, origin);
+        self.forward(incoming, session, State::Unavailable, token.version, None)
     }
 
     fn forward(
         &mut self,
-        incoming: Incoming,
+        mut incoming: Incoming,
         session: Session,
         state: State,
         version: Version,
         found: Option<&Found>,
     ) -> Step {
+        if let Some(login) = incoming.login.take_if(|_| found.is_none_or(|found| found.subject.is_none())) {
+            self.effects.counts.add(Counter::RequestLogin);
+            self.phase = Phase::Finished;
+            return Step::Reply(login);
+        }
+        self.effects.counts.add(match state {
+            State::New => Counter::RequestNew,
+            State::Active => Counter::RequestActive,
+            State::Expired => Counter::RequestExpired,
+            State::Unavailable => Counter::RequestUnavailable,
+        });
+        self.effects.identity = Some(Identity { id: session.id, state });
         let outgoing = Outgoing { id: session.id, state, version, found, upstream_cookie: &session.sent_cookie };
         let edits = forward(&self.config, incoming, &outgoing);
         self.phase = Phase::Upstream(session);

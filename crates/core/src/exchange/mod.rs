@@ -3,12 +3,13 @@
 //! An [`Exchange`] is made for each HTTP stream. Its methods are called in the order of a stream:
 //! [`request`](Exchange::request) once, [`answer`](Exchange::answer) for each callout that a step asked for, and
 //! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies
-//! skip the request, answers come late. Each call returns the [`Step`] to take; [`counts`](Exchange::counts)
-//! then says what to count. There is never more than one callout open.
+//! skip the request, answers come late. Each call returns the [`Step`] to take; [`effects`](Exchange::effects)
+//! then says what else to do. There is never more than one callout open.
 
 mod admission;
 mod callout;
 mod commit;
+mod login;
 mod look_up;
 mod request;
 mod response;
@@ -21,9 +22,12 @@ use std::rc::Rc;
 
 pub use callout::{Answer, Callout};
 
-use crate::config::Config;
-use crate::counter::Counts;
-use crate::edit::{Edit, Headers, LocalReply};
+use crate::binding::Binding;
+use crate::cache::{Entry, SlotWrite, Slots};
+use crate::config::{Access, Config};
+use crate::counter::{Counter, Counts};
+use crate::edit::{Edit, Headers, LocalReply, values};
+use crate::found::Found;
 use crate::id::SessionId;
 use crate::time::UnixSeconds;
 use crate::token::Verified;
@@ -40,7 +44,14 @@ use session::Session;
 pub enum Step {
     /// Nothing: what is held stays held, what is running goes on.
     Wait,
-    /// Hold the request or the response, and make this callout.
+    /// Hold the request until this session was looked up.
+    LookUp {
+        /// What to ask for.
+        look_up: LookUp,
+        /// Whether the answer to the same question, asked a moment before, will do.
+        is_shareable: bool,
+    },
+    /// Hold the response, and make this callout.
     Call(Callout),
     /// Let the request go to the upstream after these edits, and make this callout meanwhile.
     Forward {
@@ -53,6 +64,70 @@ pub enum Step {
     Deliver(Vec<Edit>),
     /// Answer the client in place of the upstream.
     Reply(LocalReply),
+}
+
+/// The question for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// Its id.
+    pub id: SessionId,
+    /// The newest version that the client has seen of it.
+    pub seen: Version,
+}
+
+impl LookUp {
+    /// The callout that asks it. The session counts as used by it.
+    #[must_use]
+    pub fn callout(&self, config: &Config) -> Callout {
+        Callout::look_up(config, self.id, self.seen)
+    }
+
+    /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
+    #[must_use]
+    pub fn refresh(&self, config: &Config, answer: Answer<'_>, asked: UnixSeconds) -> Option<SlotWrite> {
+        match Outcome::of(config, answer) {
+            Outcome::Found(found) => {
+                Some(Entry { id: self.id, fetched: asked, found: Some(found) }.into_write(config.cache.slots))
+            }
+            Outcome::Missing => Some(Entry { id: self.id, fetched: asked, found: None }.into_write(config.cache.slots)),
+            _ => None,
+        }
+    }
+}
+
+/// What the events of an exchange lead to besides their steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What to count.
+    pub counts: Counts,
+    /// What to put into the cache.
+    pub cache: Option<SlotWrite>,
+    /// A session to look up again when there is time: its copy is good, but the store should hear that it is in use.
+    pub refresh: Option<LookUp>,
+    /// Whose request this is, for logs and other filters.
+    pub identity: Option<Identity>,
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The session's id, as the upstream sees it.
+    pub id: SessionId,
+    /// The session's state, as the upstream sees it.
+    pub state: State,
+}
+
+/// The headers of a request and what else is needed to find its session.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The headers.
+    pub headers: &'a Headers,
+    /// The values of the properties that tokens are bound to.
+    pub binding: Binding,
+    /// The time.
+    pub now: UnixSeconds,
+    /// An id that is random and has never been used; it names the session if this turns out to be a new one.
+    pub fresh_id: SessionId,
 }
 
 /// The headers of a response, read only as far as needed: in Envoy each read is a hostcall.
@@ -68,7 +143,7 @@ pub trait ResponseHeaders {
 pub struct Exchange {
     config: Rc<Config>,
     phase: Phase,
-    counts: Counts,
+    effects: Effects,
 }
 
 #[derive(Debug)]
@@ -76,7 +151,9 @@ enum Phase {
     /// No request was seen yet.
     Idle,
     /// The request is held until its session was looked up.
-    LookingUp { incoming: Incoming, verified: Verified, fresh_id: SessionId },
+    LookingUp { incoming: Incoming, verified: Verified, stale: Option<Found>, asked: UnixSeconds },
+    /// The upstream has the request, which has no session.
+    Off,
     /// The upstream has the request.
     Upstream(Session),
     /// The upstream has the request, while its session is being stored; maybe it has answered already.
@@ -90,13 +167,13 @@ enum Phase {
 impl Exchange {
     /// An exchange under this configuration.
     #[must_use]
-    pub const fn new(config: Rc<Config>) -> Self {
-        Self { config, phase: Phase::Idle, counts: Counts(0) }
+    pub fn new(config: Rc<Config>) -> Self {
+        Self { config, phase: Phase::Idle, effects: Effects::default() }
     }
 
-    /// What happened since this was last asked.
-    pub fn counts(&mut self) -> Counts {
-        mem::take(&mut self.counts)
+    /// What there is to do since this was last asked, besides the steps.
+    pub fn effects(&mut self) -> Effects {
+        mem::take(&mut self.effects)
     }
 
     /// Whether the request is held, so that its body and trailers have to be held, too.
@@ -111,31 +188,32 @@ impl Exchange {
         matches!(self.phase, Phase::Committing { .. } | Phase::Creating { held: Some(_), .. })
     }
 
-    /// The request's headers have come: [`Step::Forward`] or [`Step::Call`].
-    ///
-    /// `fresh_id` is random and has never been used; it names the session if this turns out to be a new one.
-    pub fn request(&mut self, headers: &Headers, now: UnixSeconds, fresh_id: SessionId) -> Step {
+    /// The request's headers have come: [`Step::Forward`], [`Step::LookUp`] or [`Step::Reply`].
+    pub fn request(&mut self, request: &Request<'_>, slots: &impl Slots) -> Step {
         if !matches!(self.phase, Phase::Idle) {
             return Step::Wait;
         }
-        let incoming = Incoming::read(&self.config, headers, now, &mut self.counts);
+        let config = Rc::clone(&self.config);
+        let access = config.rules.access(values(request.headers, ":path").next().unwrap_or_default());
+        let incoming = Incoming::read(&config, access, request, &mut self.effects.counts);
+        if *access == Access::Off {
+            self.effects.counts.add(Counter::RequestOff);
+            self.phase = Phase::Off;
+            return Step::Forward { edits: request::strip(incoming), callout: None };
+        }
         match incoming.token {
-            Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified, fresh_id),
-            Some(verified) => {
-                let callout = Callout::look_up(&self.config, verified.token.id, verified.token.version);
-                self.phase = Phase::LookingUp { incoming, verified, fresh_id };
-                Step::Call(callout)
-            }
-            None => self.start(incoming, State::New, fresh_id),
+            Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
+            Some(verified) => self.find(incoming, verified, slots, request.now),
+            None => self.start(incoming, State::New),
         }
     }
 
     /// A callout has been answered, or could not be sent.
     pub fn answer(&mut self, answer: Answer<'_>, now: UnixSeconds) -> Step {
-        let outcome = Outcome::of(answer);
+        let outcome = Outcome::of(&self.config, answer);
         match mem::replace(&mut self.phase, Phase::Finished) {
-            Phase::LookingUp { incoming, verified, fresh_id } => {
-                self.looked_up(incoming, verified, fresh_id, outcome, now)
+            Phase::LookingUp { incoming, verified, stale, asked } => {
+                self.looked_up(incoming, verified, stale, outcome, (asked, now))
             }
             Phase::Creating { session, held } => self.created(session, held, outcome, now),
             Phase::Committing { session, held, commit } => self.committed(&session, held, commit, outcome, now),
@@ -157,6 +235,9 @@ impl Exchange {
                 let held = Held::read(&self.config, &headers.all(), &session.sent_cookie);
                 self.phase = Phase::Creating { session, held: Some(held) };
                 Step::Wait
+            }
+            Phase::Off if response::NAMES.iter().any(|name| headers.contains(name)) => {
+                Step::Deliver(Held::read(&self.config, &headers.all(), "").into_edits(None, None))
             }
             // A reply of Envoy's own, or of ours: there is no session to it.
             _ => Step::Deliver(Vec::new()),

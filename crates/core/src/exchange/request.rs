@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::callout::Found;
-use crate::config::{Config, CreatePolicy};
+use super::{Request, login};
+use crate::binding::Binding;
+use crate::config::{Access, Config, CreatePolicy};
 use crate::cookie;
 use crate::counter::{Counter, Counts};
-use crate::edit::{Edit, Headers, replace_all, values};
+use crate::edit::{Edit, LocalReply, replace_all, values};
 use crate::exposed;
+use crate::found::{Data, Found};
 use crate::id::SessionId;
-use crate::merge_patch;
-use crate::time::UnixSeconds;
 use crate::token::{Rejected, Verified};
 use crate::upstream_api::{self, State};
 use crate::version::Version;
@@ -25,6 +25,14 @@ pub(super) struct Incoming {
     pub(super) token: Option<Verified>,
     /// Whether there was any cookie of our name.
     pub(super) has_cookie: bool,
+    /// An id that has never been used.
+    pub(super) fresh_id: SessionId,
+    /// What tokens for this client are bound to.
+    pub(super) binding: Binding,
+    /// The answer if nobody is logged in; `None` if that doesn't matter.
+    pub(super) login: Option<LocalReply>,
+    /// Whether only the store itself may say what the session is.
+    pub(super) is_strict: bool,
     /// The `Cookie` lines to send on, if they differ from those that came.
     cookie: Option<Vec<Vec<u8>>>,
     /// Names that the client used and that are not the client's to use.
@@ -32,13 +40,24 @@ pub(super) struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn read(config: &Config, headers: &Headers, now: UnixSeconds, counts: &mut Counts) -> Self {
+    pub(super) fn read(config: &Config, access: &Access, request: &Request<'_>, counts: &mut Counts) -> Self {
+        let headers = request.headers;
         let upstream_cookie = config.upstream.cookie.as_deref();
         let lines = values(headers, "cookie");
         let cookies = cookie::take(lines.clone(), config.cookie.name().as_bytes(), upstream_cookie.map(str::as_bytes));
         Self {
-            token: verify(config, &cookies.values, now, counts),
+            token: match access {
+                Access::Off => None,
+                _ => verify(config, &cookies.values, request, counts),
+            },
             has_cookie: !cookies.values.is_empty(),
+            fresh_id: request.fresh_id,
+            binding: request.binding,
+            login: match access {
+                Access::Required { redirect } => Some(login::reply(redirect.as_deref(), headers)),
+                _ => None,
+            },
+            is_strict: *access == Access::Strict,
             cookie: match (cookies.remaining, upstream_cookie) {
                 // The upstream's cookie is added to these lines.
                 (None, Some(_)) => Some(lines.map(<[u8]>::to_vec).collect()),
@@ -54,13 +73,13 @@ impl Incoming {
 }
 
 /// The first cookie that is a token which may still be used.
-fn verify(config: &Config, values: &[&[u8]], now: UnixSeconds, counts: &mut Counts) -> Option<Verified> {
-    values.iter().take(MAX_CANDIDATES).find_map(|value| match config.keyring.verify(value) {
+fn verify(config: &Config, values: &[&[u8]], request: &Request<'_>, counts: &mut Counts) -> Option<Verified> {
+    values.iter().take(MAX_CANDIDATES).find_map(|value| match config.keyring.verify(value, &request.binding) {
         Ok(verified) => {
             let token = &verified.token;
             // A stored session has its own end. An anonymous one has only this.
             let is_too_old =
-                token.version == Version::UNSTORED && now.since(token.issued_at) >= config.timeouts.absolute;
+                token.version == Version::UNSTORED && request.now.since(token.issued_at) >= config.timeouts.absolute;
             // With `eager` there are no anonymous sessions; such a token is of an older configuration.
             let is_usable = token.version > Version::UNSTORED || config.create != CreatePolicy::Eager;
             if is_too_old {
@@ -105,28 +124,31 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: &Outgoing<'
     edits.push(Edit::set(upstream_api::ID, outgoing.id.to_hex().as_str()));
     edits.push(Edit::set(upstream_api::STATE, outgoing.state.as_str()));
     edits.push(Edit::set(upstream_api::VERSION, outgoing.version.to_string()));
-    let data: Option<&[u8]> = match (outgoing.found, outgoing.state) {
-        (Some(found), _) => Some(&found.data),
-        (None, State::Unavailable) => None,
-        (None, _) => Some(b"{}"),
-    };
-    if let Some(data) = data {
-        edits.push(if data.len() <= config.upstream.max_data_bytes {
-            Edit::set(upstream_api::DATA, data)
-        } else {
-            Edit::set(upstream_api::DATA_OMITTED, data.len().to_string())
-        });
+    match (outgoing.found, outgoing.state) {
+        (Some(Found { data: Data::Whole(data), .. }), _) => edits.push(Edit::set(upstream_api::DATA, data.as_slice())),
+        (Some(Found { data: Data::Omitted(bytes), .. }), _) => {
+            edits.push(Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()));
+        }
+        (None, State::Unavailable) => {}
+        (None, _) => edits.push(Edit::set(upstream_api::DATA, b"{}")),
     }
     if let Some(found) = outgoing.found {
         if let Some(subject) = &found.subject {
             edits.push(Edit::set(upstream_api::SUBJECT, subject.as_bytes()));
         }
-        if !config.upstream.expose.is_empty()
-            && let Some(data) = merge_patch::parse_object(&found.data)
-        {
-            edits.extend(exposed::edits(config, &data));
-        }
+        edits.extend(exposed::edits(config, &found.exposed));
     }
+    edits
+}
+
+/// The edits for a request without a session: what is not the client's to send goes all the same, and the
+/// token is not the upstream's to see.
+pub(super) fn strip(incoming: Incoming) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if let Some(lines) = incoming.cookie {
+        replace_all(&mut edits, "cookie", lines);
+    }
+    edits.extend(incoming.reserved.into_iter().map(|name| Edit::Remove(Cow::Owned(name))));
     edits
 }
 

@@ -1,6 +1,7 @@
 //! The session of one exchange, between the request and the response.
 
 use super::request::Incoming;
+use crate::binding::Binding;
 use crate::config::{Config, CreatePolicy};
 use crate::counter::Counter;
 use crate::id::SessionId;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     /// The id that the upstream sees.
     pub(super) id: SessionId,
     pub(super) origin: Origin,
+    /// What tokens for this client are bound to.
+    binding: Binding,
     /// An id that has never been used, should the client need a new one.
     pub(super) fresh_id: SessionId,
     /// Whether the client sent any cookie of our name.
@@ -45,15 +48,16 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(
-        config: &Config,
-        incoming: &Incoming,
-        id: SessionId,
-        origin: Origin,
-        fresh_id: SessionId,
-    ) -> Self {
+    pub(super) fn new(config: &Config, incoming: &Incoming, id: SessionId, origin: Origin) -> Self {
         let sent_cookie = if config.upstream.cookie.is_some() { id.to_string() } else { String::new() };
-        Self { id, origin, fresh_id, has_cookie: incoming.has_cookie, sent_cookie }
+        Self {
+            id,
+            origin,
+            binding: incoming.binding,
+            fresh_id: incoming.fresh_id,
+            has_cookie: incoming.has_cookie,
+            sent_cookie,
+        }
     }
 
     /// The change to the client's cookie if the response changes nothing about the session.
@@ -70,6 +74,16 @@ impl Session {
             }
             Origin::JustStored(version) => issue(version),
             Origin::Late | Origin::NotStored | Origin::Stored { is_renewable: false, .. } => None,
+        }
+    }
+}
+
+impl Session {
+    /// The `Set-Cookie` value of a change to this client's cookie.
+    pub(super) fn set_cookie(&self, config: &Config, change: CookieChange) -> String {
+        match change {
+            CookieChange::Issue(token) => config.cookie.issue(&config.keyring.sign(&token, &self.binding)),
+            CookieChange::Clear => config.cookie.clear(),
         }
     }
 }
@@ -95,16 +109,4 @@ impl CookieChange {
             Self::Clear => Counter::CookieCleared,
         }
     }
-
-    pub(super) fn set_cookie(self, config: &Config) -> String {
-        match self {
-            Self::Issue(token) => config.cookie.issue(&config.keyring.sign(&token)),
-            Self::Clear => config.cookie.clear(),
-        }
-    }
-}
-
-/// The `Set-Cookie` value that gives the client a token.
-pub(super) fn issue(config: &Config, id: SessionId, version: Version, now: UnixSeconds) -> String {
-    CookieChange::Issue(Token { id, version, issued_at: now }).set_cookie(config)
 }

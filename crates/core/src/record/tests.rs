@@ -156,7 +156,7 @@ fn damaged_values_are_told_apart() {
         (text.replace("\"m\":1", "\"m\":1,\"later\":1"), DecodeError::Head),
         (text.replace('\n', ""), DecodeError::Head),
         (text.replace("{\"a\":1}", "{\"a\":1"), DecodeError::Data),
-        (text.replace("{\"a\":1}", "[\"a\",1]").replace("n\":7", "n\":7"), DecodeError::Data),
+        (text.replace("{\"a\":1}", "[\"a\",1]"), DecodeError::Data),
     ] {
         assert_eq!(Stored::decode(bytes.as_bytes()), Err(error), "{bytes}");
     }

@@ -43,8 +43,7 @@ fn eager_stores_the_session_before_the_client_gets_its_cookie() {
 fn eager_holds_the_response_until_the_session_is_stored() {
     let mut world = World::new(json!({"create": "eager"}));
     let mut exchange = Exchange::new(world.config.clone());
-    let fresh_id = world.fresh_id();
-    let Step::Forward { callout: Some(create), .. } = exchange.request(&[], world.now(), fresh_id) else {
+    let Step::Forward { callout: Some(create), .. } = world.request(&mut exchange, &[]) else {
         panic!("forwarded, with a callout");
     };
     assert_eq!(exchange.response(&Vec::new(), world.now()), Step::Wait);

@@ -49,8 +49,14 @@ fn no_bad_token_costs_a_callout() {
 fn answers_without_the_marker_say_nothing_about_the_session() {
     let mut world = World::new(json!({}));
     let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
-    let good: &[(&str, &str)] =
-        &[(":status", "200"), (api::MARKER, "1"), ("etag", "\"1\""), (api::MIN_VERSION, "1"), (api::CREATED, "1")];
+    let good: &[(&str, &str)] = &[
+        (":status", "200"),
+        (api::MARKER, "1"),
+        ("etag", "\"1\""),
+        (api::MIN_VERSION, "1"),
+        (api::CREATED, "1"),
+        (api::EXPIRES, "9"),
+    ];
     let without = |name: &str| good.iter().filter(|(n, _)| *n != name).copied().collect::<Vec<_>>();
     let rows: Vec<(Vec<(&str, &str)>, &[u8])> = vec![
         (vec![], b""),
@@ -62,6 +68,7 @@ fn answers_without_the_marker_say_nothing_about_the_session() {
         (without("etag"), b"{}"),
         (without(api::MIN_VERSION), b"{}"),
         (without(api::CREATED), b"{}"),
+        (without(api::EXPIRES), b"{}"),
         (without(":status"), b"{}"),
         (good.to_vec(), b""),
         (good.to_vec(), b"[]"),
@@ -71,9 +78,8 @@ fn answers_without_the_marker_say_nothing_about_the_session() {
     ];
     for (answer, body) in rows {
         let mut exchange = Exchange::new(world.config.clone());
-        let fresh_id = world.fresh_id();
-        let step = exchange.request(&headers(&[("cookie", &cookie)]), world.now(), fresh_id);
-        assert!(matches!(step, Step::Call(_)));
+        let step = world.request(&mut exchange, &headers(&[("cookie", &cookie)]));
+        assert!(matches!(step, Step::LookUp { .. }));
         let step = exchange.answer(Answer::Received { headers: &headers(&answer), body }, world.now());
         let Step::Reply(reply) = step else { panic!("{answer:?} {step:?}") };
         assert_eq!(reply.status, 503, "{answer:?}");
@@ -153,8 +159,7 @@ proptest! {
                     if valid {
                         headers.push(("cookie".into(), cookie.clone().into_bytes()));
                     }
-                    let fresh_id = world.fresh_id();
-                    exchange.request(&headers, world.now(), fresh_id)
+                                world.request(&mut exchange, &headers)
                 }
                 Event::Answer(headers, body) => {
                     exchange.answer(Answer::Received { headers: &headers, body: &body }, world.now())
@@ -178,7 +183,7 @@ proptest! {
                 Step::Reply(reply) => {
                     reply.headers.into_iter().map(|(name, value)| Edit::Add(name, value.into_bytes())).collect()
                 }
-                Step::Call(_) | Step::Wait => Vec::new(),
+                Step::Call(_) | Step::LookUp { .. } | Step::Wait => Vec::new(),
             };
             for edit in edits {
                 if let Edit::Set(_, value) | Edit::Add(_, value) = &edit {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::super::*;
+use crate::cache;
 use crate::counter::Counter;
 use crate::gateway_api as api;
 use crate::merge_patch::parse_object;
@@ -30,10 +31,22 @@ pub(super) struct World {
     pub(super) config: Rc<Config>,
     pub(super) now: u64,
     pub(super) gateway: Gateway,
+    /// What the clients' tokens are bound to.
+    pub(super) binding: Binding,
     /// The calls the gateway has got: method and path.
     pub(super) calls: Vec<String>,
     store: HashMap<String, (Stored, u64)>,
+    pub(super) slots: SlotMap,
     ids: u64,
+}
+
+#[derive(Default)]
+pub(super) struct SlotMap(pub(super) HashMap<u32, Vec<u8>>);
+
+impl Slots for SlotMap {
+    fn read(&self, slot: u32) -> Option<Vec<u8>> {
+        self.0.get(&slot).cloned()
+    }
 }
 
 /// One exchange, as the upstream and the client saw it.
@@ -43,6 +56,7 @@ pub(super) struct Seen {
     client: HeaderList,
     pub(super) reply: Option<LocalReply>,
     pub(super) counts: Vec<Counter>,
+    pub(super) effects: Effects,
 }
 
 impl Seen {
@@ -122,6 +136,8 @@ pub(super) fn config(changes: serde_json::Value) -> Rc<Config> {
         "gateway": {"cluster": "session_gateway"},
         "secrets": ["AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="],
         "cookie": {"name": "sid"},
+        // Most tests look at what the store says; the cache has tests of its own.
+        "cache": {"ttl": "0s"},
     });
     let (serde_json::Value::Object(config), serde_json::Value::Object(changes)) = (&mut config, changes) else {
         panic!("objects");
@@ -137,8 +153,10 @@ impl World {
             config: config(changes),
             now: 1_000_000,
             gateway: Gateway::Up,
+            binding: Binding::NONE,
             calls: Vec::new(),
             store: HashMap::new(),
+            slots: SlotMap::default(),
             ids: 0,
         }
     }
@@ -171,11 +189,15 @@ impl World {
     /// Runs an exchange to its end.
     pub(super) fn run(&mut self, exchange: &mut Exchange, mut request: HeaderList, response: &[(&str, &str)]) -> Seen {
         let mut seen = Seen::default();
-        let fresh_id = self.fresh_id();
-        let mut step = exchange.request(&request, self.now(), fresh_id);
+        let mut step = self.request(exchange, &request);
         let mut response = headers(response);
         loop {
+            self.take_effects(exchange, &mut seen);
             step = match step {
+                Step::LookUp { look_up, .. } => {
+                    let callout = look_up.callout(&self.config);
+                    self.answer(exchange, &callout)
+                }
                 Step::Call(callout) => self.answer(exchange, &callout),
                 Step::Forward { edits, callout } => {
                     apply(&mut request, edits);
@@ -198,8 +220,27 @@ impl World {
                 Step::Wait => panic!("nothing is under way to wait for"),
             };
         }
-        seen.counts = exchange.counts().iter().collect();
+        self.take_effects(exchange, &mut seen);
         seen
+    }
+
+    /// Hands over a request as the edge does.
+    pub(super) fn request(&mut self, exchange: &mut Exchange, headers: &Headers) -> Step {
+        let request = Request { headers, binding: self.binding, now: self.now(), fresh_id: self.fresh_id() };
+        exchange.request(&request, &self.slots)
+    }
+
+    fn take_effects(&mut self, exchange: &mut Exchange, seen: &mut Seen) {
+        let effects = exchange.effects();
+        seen.counts.extend(effects.counts.iter());
+        if let Some(write) = &effects.cache {
+            let existing = self.slots.0.get(&write.slot);
+            if existing.is_none_or(|existing| cache::replaces(existing, &write.value)) {
+                self.slots.0.insert(write.slot, write.value.clone());
+            }
+        }
+        seen.effects.refresh = effects.refresh.or(seen.effects.refresh);
+        seen.effects.identity = effects.identity.or(seen.effects.identity);
     }
 
     pub(super) fn answer(&mut self, exchange: &mut Exchange, callout: &Callout) -> Step {
@@ -298,7 +339,7 @@ impl World {
             answer.push((api::GRACE_FROM.into(), grace.from.to_string().into_bytes()));
         }
         if let Some(subject) = session.subject() {
-            answer.push((api::SUBJECT.into(), subject.as_bytes().to_vec()));
+            answer.push((api::SUBJECT.into(), crate::exposed::percent_encode(subject).into_bytes()));
         }
         if let Some(cookie) = session.upstream_cookie() {
             answer.push((api::UPSTREAM_COOKIE.into(), cookie.as_bytes().to_vec()));

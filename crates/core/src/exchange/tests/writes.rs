@@ -156,8 +156,8 @@ fn a_write_never_brings_an_ended_session_back() {
     // Another client logs out while the upstream works.
     let mut exchange = Exchange::new(world.config.clone());
     let request = super::world::headers(&[("cookie", &cookie)]);
-    let fresh_id = world.fresh_id();
-    let Step::Call(look_up) = exchange.request(&request, world.now(), fresh_id) else { panic!("looked up") };
+    let Step::LookUp { look_up, .. } = world.request(&mut exchange, &request) else { panic!("looked up") };
+    let look_up = look_up.callout(&world.config);
     assert!(matches!(world.answer(&mut exchange, &look_up), Step::Forward { .. }));
     world.destroy(&id);
     let response = super::world::headers(&[("x-session-patch", r#"{"n":2}"#)]);

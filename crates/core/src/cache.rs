@@ -1,0 +1,287 @@
+//! Copies of sessions that a proxy keeps for a while.
+//!
+//! The place is a fixed number of slots, because in Envoy's shared data nothing can ever be deleted. A
+//! session has one slot, by its id; another session in it is simply replaced. So memory is bounded by
+//! slots × (`max_data_bytes` + some), whatever clients send.
+//!
+//! Three rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
+//! seen no newer version (read-your-writes), a newer version is never replaced by an older one, and
+//! the end of a session leaves a mark that no copy of before it replaces.
+
+use crate::found::{Data, Found, Grace};
+use crate::id::SessionId;
+use crate::time::{Seconds, UnixSeconds};
+use crate::version::Version;
+
+/// How long the mark of an ended session holds its slot against that session: longer than any
+/// lookup that was under way when it ended.
+const END_MARK: Seconds = Seconds::new(60);
+
+const FORMAT: u8 = 1;
+
+/// The slots, wherever they are.
+pub trait Slots {
+    /// What is in a slot; `None` if there never was anything.
+    fn read(&self, slot: u32) -> Option<Vec<u8>>;
+}
+
+/// What to put into which slot, if [`replaces`] agrees with what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotWrite {
+    /// The slot.
+    pub slot: u32,
+    /// Its new content.
+    pub value: Vec<u8>,
+}
+
+/// One slot's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: SessionId,
+    /// When the gateway was asked.
+    pub(crate) fetched: UnixSeconds,
+    /// `None` marks a session that has ended.
+    pub(crate) found: Option<Found>,
+}
+
+/// The slot of a session.
+#[must_use]
+pub fn slot(id: SessionId, slots: u32) -> u32 {
+    // Ids are random, or keyed hashes: any part of one is evenly spread.
+    let [a, b, c, d, ..] = *id.as_bytes();
+    u32::from_be_bytes([a, b, c, d]) % slots.max(1)
+}
+
+/// Whether `new` may take the place of `existing`.
+#[must_use]
+pub fn replaces(existing: &[u8], new: &[u8]) -> bool {
+    let (Some(existing), Some(new)) = (Head::read(&mut Reader(existing)), Head::read(&mut Reader(new))) else {
+        return true;
+    };
+    if existing.id != new.id {
+        return true;
+    }
+    match existing.version {
+        None => new.version.is_none() || new.fetched > existing.fetched.plus(END_MARK),
+        Some(version) => {
+            new.version.is_none_or(|new_version| (new_version, new.fetched) >= (version, existing.fetched))
+        }
+    }
+}
+
+/// What decides between two entries.
+struct Head {
+    id: SessionId,
+    fetched: UnixSeconds,
+    version: Option<Version>,
+}
+
+impl Head {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let [FORMAT] = reader.array()? else { return None };
+        let id = SessionId::from_bytes(reader.array()?);
+        let fetched = reader.moment()?;
+        let version = reader.version()?;
+        Some(Self { id, fetched, version: (version != Version::UNSTORED).then_some(version) })
+    }
+}
+
+impl Entry {
+    pub(crate) fn into_write(self, slots: u32) -> SlotWrite {
+        SlotWrite { slot: slot(self.id, slots), value: self.encode() }
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut writer = Vec::with_capacity(128);
+        writer.push(FORMAT);
+        writer.extend(self.id.as_bytes());
+        writer.extend(self.fetched.get().to_be_bytes());
+        let Some(found) = &self.found else {
+            // Nothing that was found has this version.
+            writer.extend(Version::UNSTORED.get().to_be_bytes());
+            return writer;
+        };
+        writer.extend(found.version.get().to_be_bytes());
+        writer.extend(found.min_version.get().to_be_bytes());
+        let (until, from) = found.grace.map_or((0, 0), |grace| (grace.until.get(), grace.from.get()));
+        writer.extend(until.to_be_bytes());
+        writer.extend(from.to_be_bytes());
+        writer.extend(found.created.get().to_be_bytes());
+        writer.extend(found.expires.get().to_be_bytes());
+        text(&mut writer, found.subject.as_deref());
+        text(&mut writer, found.upstream_cookie.as_deref());
+        writer.extend(length(found.exposed.len()));
+        for value in &found.exposed {
+            text(&mut writer, value.as_deref());
+        }
+        match &found.data {
+            Data::Whole(data) => {
+                writer.push(1);
+                writer.extend(data);
+            }
+            Data::Omitted(bytes) => {
+                writer.push(0);
+                writer.extend(length(*bytes));
+            }
+        }
+        writer
+    }
+
+    /// `None` for anything that was not written by [`encode`](Self::encode), or by another version of it.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let Head { id, fetched, version } = Head::read(&mut reader)?;
+        let Some(version) = version else { return Some(Self { id, fetched, found: None }) };
+        let min_version = reader.version()?;
+        let (until, from) = (reader.moment()?, reader.version()?);
+        let created = reader.moment()?;
+        let expires = reader.moment()?;
+        let subject = reader.text().ok()?;
+        let upstream_cookie = reader.text().ok()?;
+        let count = reader.length()?;
+        // Not by the count: it is not to be trusted with an allocation.
+        let exposed = (0..count).map(|_| reader.text()).collect::<Result<Vec<_>, _>>().ok()?;
+        let data = match reader.array()? {
+            [1] => Data::Whole(reader.0.to_vec()),
+            _ => Data::Omitted(reader.length()?),
+        };
+        let grace = (until > UnixSeconds::default()).then_some(Grace { until, from });
+        let found = Found { version, min_version, grace, created, expires, subject, upstream_cookie, data, exposed };
+        Some(Self { id, fetched, found: Some(found) })
+    }
+}
+
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// A text with its length, `u32::MAX` for none.
+fn text(writer: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => {
+            writer.extend(length(text.len()));
+            writer.extend(text.as_bytes());
+        }
+        None => writer.extend(u32::MAX.to_be_bytes()),
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+/// The bytes are not what was written.
+struct Garbled;
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn moment(&mut self) -> Option<UnixSeconds> {
+        self.array().map(u64::from_be_bytes).map(UnixSeconds::new)
+    }
+
+    fn version(&mut self) -> Option<Version> {
+        self.array().map(u32::from_be_bytes).map(Version::new)
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        self.array().map(u32::from_be_bytes).and_then(|length| usize::try_from(length).ok())
+    }
+
+    fn text(&mut self) -> Result<Option<String>, Garbled> {
+        let length = self.array().map(u32::from_be_bytes).ok_or(Garbled)?;
+        if length == u32::MAX {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(|_| Garbled)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(Garbled)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).map(Some).map_err(|_| Garbled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    prop_compose! {
+        fn entry()(
+            id in 0..3_u8,
+            fetched in 0..200_u64,
+            version in 1..5_u32,
+            numbers: (u32, u64, u64),
+            grace: Option<(u32, u32)>,
+            texts: (Option<String>, Option<String>, Vec<Option<String>>),
+            data in prop_oneof![any::<Vec<u8>>().prop_map(Data::Whole), any::<u32>().prop_map(|n| Data::Omitted(n as usize))],
+            has_ended in proptest::bool::weighted(0.2),
+        ) -> Entry {
+            let found = Found {
+                version: Version::new(version),
+                min_version: Version::new(numbers.0),
+                grace: grace.map(|(until, from)| Grace {
+                    until: UnixSeconds::new(u64::from(until) + 1), from: Version::new(from),
+                }),
+                created: UnixSeconds::new(numbers.1),
+                expires: UnixSeconds::new(numbers.2),
+                subject: texts.0,
+                upstream_cookie: texts.1,
+                data,
+                exposed: texts.2,
+            };
+            Entry {
+                id: SessionId::from_bytes([id; 16]),
+                fetched: UnixSeconds::new(fetched),
+                found: (!has_ended).then_some(found),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn written_and_read_back(entry in entry()) {
+            prop_assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, entry in entry(), end: proptest::sample::Index) {
+            let _ = Entry::decode(&bytes);
+            let whole = entry.encode();
+            let _ = Entry::decode(&whole[..end.index(whole.len())]);
+            prop_assert!(replaces(&bytes, &whole));
+        }
+
+        /// Whatever is offered to a slot in whatever order: the newest version stays.
+        #[test]
+        fn no_older_version_replaces_a_newer_one(entries in proptest::collection::vec(entry(), 1..20)) {
+            let mut slot: Option<Entry> = None;
+            for new in entries {
+                let is_replaced = slot.as_ref().is_none_or(|old| replaces(&old.encode(), &new.encode()));
+                if let (Some(old), true) = (&slot, is_replaced) && old.id == new.id {
+                    match (&old.found, &new.found) {
+                        (Some(old), Some(new)) => prop_assert!(new.version >= old.version),
+                        (None, Some(_)) => prop_assert!(new.fetched.since(old.fetched) > END_MARK),
+                        (_, None) => {}
+                    }
+                }
+                if is_replaced {
+                    slot = Some(new);
+                }
+            }
+        }
+
+        #[test]
+        fn slots_are_within_bounds(id: [u8; 16], slots in 1..100_000_u32) {
+            prop_assert!(slot(SessionId::from_bytes(id), slots) < slots);
+        }
+    }
+
+    #[test]
+    fn another_session_is_simply_replaced() {
+        let entry = |id| Entry { id: SessionId::from_bytes([id; 16]), fetched: UnixSeconds::new(0), found: None };
+        assert!(replaces(&entry(1).encode(), &entry(2).encode()));
+        assert_eq!(slot(SessionId::from_bytes([9; 16]), 0), 0);
+    }
+}

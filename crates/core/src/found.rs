@@ -1,0 +1,97 @@
+//! A session as it was found: what the gateway answered, as far as requests need it.
+
+use crate::config::Config;
+use crate::edit::{Headers, text, values};
+use crate::exposed;
+use crate::gateway_api as api;
+use crate::merge_patch;
+use crate::time::UnixSeconds;
+use crate::version::Version;
+
+/// A session as it was found in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How many changes it has had.
+    pub version: Version,
+    /// Tokens of an older version are refused, but for the grace.
+    pub min_version: Version,
+    /// The grace of its last rotation.
+    pub grace: Option<Grace>,
+    /// When it was first stored.
+    pub created: UnixSeconds,
+    /// When it ends if nobody uses it.
+    pub expires: UnixSeconds,
+    /// Who is logged in, percent-encoded.
+    pub subject: Option<String>,
+    /// The id that upstreams keep their own state under, if it isn't the session's.
+    pub upstream_cookie: Option<String>,
+    /// Its data.
+    pub data: Data,
+    /// The values of the headers in `upstream.expose`, in that order.
+    pub exposed: Vec<Option<String>>,
+}
+
+/// A session's data, as far as upstreams get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// An ASCII JSON object, fit for a header.
+    Whole(Vec<u8>),
+    /// It has this many bytes, which are too many for a header.
+    Omitted(usize),
+}
+
+/// The time after a rotation in which some older tokens are still good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// When it is over.
+    pub until: UnixSeconds,
+    /// The oldest version that is still good.
+    pub from: Version,
+}
+
+impl Found {
+    /// Reads a gateway's answer; `None` if a header is missing or garbled, or if the data could not stand in a header.
+    pub(crate) fn read(config: &Config, headers: &Headers, body: &[u8]) -> Option<Self> {
+        let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
+        if !is_object || !body.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return None;
+        }
+        Some(Self {
+            version: etag(headers)?,
+            min_version: number(headers, api::MIN_VERSION)?,
+            grace: match (number(headers, api::GRACE_UNTIL), number(headers, api::GRACE_FROM)) {
+                (Some(until), Some(from)) => Some(Grace { until, from }),
+                _ => None,
+            },
+            created: number(headers, api::CREATED)?,
+            expires: number(headers, api::EXPIRES)?,
+            subject: visible(headers, api::SUBJECT),
+            upstream_cookie: visible(headers, api::UPSTREAM_COOKIE),
+            exposed: if config.upstream.expose.is_empty() {
+                Vec::new()
+            } else {
+                exposed::values(config, &merge_patch::parse_object(body)?)
+            },
+            data: if body.len() <= config.upstream.max_data_bytes {
+                Data::Whole(body.to_vec())
+            } else {
+                Data::Omitted(body.len())
+            },
+        })
+    }
+}
+
+fn etag(headers: &Headers) -> Option<Version> {
+    text(headers, "etag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
+    text(headers, name)?.parse().ok()
+}
+
+/// A value of visible ASCII: what may be copied into another header as it is.
+fn visible(headers: &Headers, name: &str) -> Option<String> {
+    let value = values(headers, name).next()?;
+    let is_visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
+    is_visible.then(|| String::from_utf8(value.to_vec()).ok())?
+}
