@@ -6,10 +6,12 @@
 #![expect(missing_docs, reason = "`main!` writes the one public function")]
 
 mod entropy;
+mod flights;
 mod host;
 mod metrics;
 mod root;
 mod stream;
+mod worker;
 
 use proxy_wasm::traits::RootContext;
 use proxy_wasm::types::LogLevel;
@@ -17,5 +19,5 @@ use proxy_wasm::types::LogLevel;
 proxy_wasm::main! {{
     // Envoy filters by its own level again; debug and below would cost a hostcall each to be dropped.
     proxy_wasm::set_log_level(LogLevel::Info);
-    proxy_wasm::set_root_context(|_| -> Box<dyn RootContext> { Box::<root::Root>::default() });
+    proxy_wasm::set_root_context(|context_id| -> Box<dyn RootContext> { Box::new(root::Root::new(context_id)) });
 }}
