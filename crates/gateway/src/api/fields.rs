@@ -1,0 +1,141 @@
+//! Request headers, parsed into what they mean. An error names its header.
+
+use hyper::HeaderMap;
+use hyper::header::{CONTENT_TYPE, HeaderValue, IF_MATCH};
+use session_core::time::Seconds;
+use session_core::version::Version;
+
+use super::problem::Refusal;
+use crate::sessions::Precondition;
+
+/// Ten years: far beyond any session, and memcached's 32-bit times are still good then.
+const MAX_SECONDS: u64 = 315_360_000;
+/// The longest upstream cookie in bytes. Session ids of servers are well under 200.
+const MAX_COOKIE_BYTES: usize = 1024;
+/// The longest data key in bytes that may hold the subject.
+const MAX_DATA_KEY_BYTES: usize = 128;
+/// The most tags that `if-match` may list.
+const MAX_TAGS: usize = 16;
+
+/// The headers of one request.
+pub(super) struct Fields<'a>(&'a HeaderMap);
+
+impl<'a> Fields<'a> {
+    pub(super) const fn new(headers: &'a HeaderMap) -> Self {
+        Self(headers)
+    }
+
+    /// A number of seconds, zero included.
+    pub(super) fn seconds(&self, name: &'static str) -> Result<Option<Seconds>, Refusal> {
+        self.number(name, MAX_SECONDS, "is not a number of seconds up to ten years")
+            .map(|seconds| seconds.map(Seconds::new))
+    }
+
+    /// A number of seconds, at least one.
+    pub(super) fn timeout(&self, name: &'static str) -> Result<Option<Seconds>, Refusal> {
+        match self.seconds(name)? {
+            Some(Seconds::ZERO) => Err(invalid(name, "must be at least one second")),
+            timeout => Ok(timeout),
+        }
+    }
+
+    pub(super) fn version(&self, name: &'static str) -> Result<Option<Version>, Refusal> {
+        let number = self.number(name, u64::from(u32::MAX), "is not a version")?;
+        Ok(number.and_then(|number| u32::try_from(number).ok()).map(Version::new))
+    }
+
+    /// The media type without its parameters, as it is compared: in lower case. Only ours are recognised.
+    pub(super) fn media_type(&self) -> Result<Option<&'static str>, Refusal> {
+        use session_core::gateway_api::{MERGE_PATCH_TYPE, MERGE_PATCHES_TYPE};
+        let Some(value) = self.single(CONTENT_TYPE.as_str())? else {
+            return Ok(None);
+        };
+        let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        let essence = essence.trim_ascii();
+        let known = ["application/json", MERGE_PATCH_TYPE, MERGE_PATCHES_TYPE];
+        let found = known.into_iter().find(|known| essence.eq_ignore_ascii_case(known.as_bytes()));
+        Ok(Some(found.unwrap_or("")))
+    }
+
+    /// A data key: any text, since any text may be a key in JSON.
+    pub(super) fn data_key(&self, name: &'static str) -> Result<Option<&'a str>, Refusal> {
+        let Some(value) = self.single(name)? else {
+            return Ok(None);
+        };
+        match str::from_utf8(value.as_bytes()) {
+            Ok(key) if (1..=MAX_DATA_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
+            _ => Err(invalid(name, "is not 1 to 128 bytes of UTF-8")),
+        }
+    }
+
+    /// A cookie's value (RFC 6265 section 4.1.1), so that it can be sent upstream as one.
+    pub(super) fn cookie_value(&self, name: &'static str) -> Result<Option<String>, Refusal> {
+        let Some(value) = self.single(name)? else {
+            return Ok(None);
+        };
+        let octet = |byte: u8| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
+        let bytes = value.as_bytes();
+        let good = (1..=MAX_COOKIE_BYTES).contains(&bytes.len()) && bytes.iter().copied().all(octet);
+        match str::from_utf8(bytes) {
+            Ok(text) if good => Ok(Some(text.to_owned())),
+            _ => Err(invalid(name, "is not a cookie value of 1 to 1024 bytes")),
+        }
+    }
+
+    /// `if-match` (RFC 9110 section 13.1.1). A weak tag or one that is no version is good syntax and never matches.
+    pub(super) fn precondition(&self) -> Result<Precondition, Refusal> {
+        const NAME: &str = "if-match";
+        const SYNTAX: &str = "is not an entity tag like \"3\", a list of them, or *";
+        let mut versions = Vec::new();
+        let mut given = 0;
+        for value in self.0.get_all(IF_MATCH) {
+            let text = value.to_str().map_err(|_| invalid(NAME, SYNTAX))?;
+            for tag in text.split(',').map(str::trim_ascii).filter(|tag| !tag.is_empty()) {
+                given += 1;
+                if tag == "*" {
+                    // The methods that look at it want an existing session anyway.
+                    return Ok(Precondition::None);
+                }
+                let strong = tag.strip_prefix("W/").unwrap_or(tag);
+                let inner = strong.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+                let inner = inner.filter(|inner| !inner.contains('"') && given <= MAX_TAGS);
+                let inner = inner.ok_or_else(|| invalid(NAME, SYNTAX))?;
+                if strong == tag
+                    && let Ok(version) = inner.parse()
+                {
+                    versions.push(version);
+                }
+            }
+        }
+        if given == 0 && self.0.contains_key(IF_MATCH) {
+            return Err(invalid(NAME, SYNTAX));
+        }
+        Ok(if given == 0 { Precondition::None } else { Precondition::Versions(versions) })
+    }
+
+    fn number(&self, name: &'static str, most: u64, reason: &'static str) -> Result<Option<u64>, Refusal> {
+        let Some(value) = self.single(name)? else {
+            return Ok(None);
+        };
+        // `parse` alone would take a sign.
+        let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
+        let number = str::from_utf8(value.as_bytes()).ok().filter(|_| digits);
+        match number.and_then(|digits| digits.parse().ok()) {
+            Some(number) if number <= most => Ok(Some(number)),
+            _ => Err(invalid(name, reason)),
+        }
+    }
+
+    fn single(&self, name: &'static str) -> Result<Option<&'a HeaderValue>, Refusal> {
+        let mut values = self.0.get_all(name).iter();
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(invalid(name, "is given twice"));
+        }
+        Ok(first)
+    }
+}
+
+const fn invalid(name: &'static str, reason: &'static str) -> Refusal {
+    Refusal::Header { name, reason }
+}

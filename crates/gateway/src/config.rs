@@ -1,0 +1,156 @@
+//! Flags, environment and files, checked before anything starts.
+//!
+//! Every flag stands in `docs/gateway.md`; a test compares the two.
+
+mod listen;
+mod store_url;
+mod tokens;
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::store::Keyspace;
+
+pub use listen::Listen;
+pub use store_url::{InvalidStoreUrl, StoreUrl};
+pub use tokens::{TOKEN_ENV, TokenError, Tokens};
+
+/// memcached's default limit for an item is 1 MiB, key and bookkeeping included.
+const MOST_SESSION_BYTES: u64 = 1_000_000;
+
+/// Keeps the sessions of session-mesh: HTTP in front of memory or memcached.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "session-gateway",
+    version,
+    after_help = "Callers need a bearer token. Put one of at least 16 characters, or several separated by commas, \
+                  into the environment variable SESSION_GATEWAY_TOKEN or into the file that --token-file names.\n\n\
+                  SIGTERM and SIGINT drain: /readyz turns 503, requests under way are finished. A second signal \
+                  ends the process at once."
+)]
+#[expect(clippy::doc_markdown, reason = "the comments are the text of --help")]
+pub struct Flags {
+    /// Where to serve the API: host:port, or unix:/path; several separated by commas
+    #[arg(
+        long,
+        env = "SESSION_GATEWAY_LISTEN",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9100"
+    )]
+    pub listen: Vec<Listen>,
+
+    /// Where to serve /healthz, /readyz and /metrics, in the same notation
+    #[arg(
+        long,
+        env = "SESSION_GATEWAY_ADMIN_LISTEN",
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9101"
+    )]
+    pub admin_listen: Vec<Listen>,
+
+    /// Permissions of unix sockets, octal
+    #[arg(long, env = "SESSION_GATEWAY_UNIX_SOCKET_MODE", value_name = "MODE", default_value = "660",
+          value_parser = octal)]
+    pub unix_socket_mode: u32,
+
+    /// Where sessions are kept: memory: or memcached://host:port,host:port, with options after a question mark
+    #[arg(long, env = "SESSION_GATEWAY_STORE", value_name = "URL", default_value = "memory:")]
+    pub store: StoreUrl,
+
+    /// What all keys in the store start with
+    #[arg(long, env = "SESSION_GATEWAY_KEY_PREFIX", value_name = "TEXT", default_value = "sm:",
+          value_parser = Keyspace::new)]
+    pub key_prefix: Keyspace,
+
+    /// The most bytes of data in one session, as ASCII JSON
+    #[arg(long, env = "SESSION_GATEWAY_MAX_SESSION_BYTES", value_name = "BYTES", default_value = "65536",
+          value_parser = clap::value_parser!(u64).range(2..=MOST_SESSION_BYTES))]
+    pub max_session_bytes: u64,
+
+    /// The most bytes in the body of one request
+    #[arg(long, env = "SESSION_GATEWAY_MAX_BODY_BYTES", value_name = "BYTES", default_value = "262144",
+          value_parser = clap::value_parser!(u64).range(2..=16_777_216))]
+    pub max_body_bytes: u64,
+
+    /// How long the body of a request may take to arrive
+    #[arg(long, env = "SESSION_GATEWAY_BODY_TIMEOUT", value_name = "DURATION", default_value = "5s",
+          value_parser = duration)]
+    pub body_timeout: Duration,
+
+    /// How long one call may be busy with the store, retries included
+    #[arg(long, env = "SESSION_GATEWAY_STORE_TIMEOUT", value_name = "DURATION", default_value = "1s",
+          value_parser = duration)]
+    pub store_timeout: Duration,
+
+    /// How long the id of an ended session can't be used again
+    #[arg(long, env = "SESSION_GATEWAY_TOMBSTONE_TTL", value_name = "DURATION", default_value = "1m",
+          value_parser = whole_seconds)]
+    pub tombstone_ttl: Duration,
+
+    /// When a connection without requests is closed; keep it above the idle timeout of Envoy's cluster (1h unless set)
+    #[arg(long, env = "SESSION_GATEWAY_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2h",
+          value_parser = duration)]
+    pub idle_timeout: Duration,
+
+    /// The most API connections at a time; more wait to be accepted
+    #[arg(long, env = "SESSION_GATEWAY_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "4096")]
+    pub max_connections: NonZeroUsize,
+
+    /// How long requests under way may take to finish after SIGTERM
+    #[arg(long, env = "SESSION_GATEWAY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s",
+          value_parser = duration)]
+    pub drain_timeout: Duration,
+
+    /// A file with the bearer tokens, instead of SESSION_GATEWAY_TOKEN
+    #[arg(long, env = "SESSION_GATEWAY_TOKEN_FILE", value_name = "PATH")]
+    pub token_file: Option<PathBuf>,
+
+    /// Threads that serve requests [default: one per core]
+    #[arg(long, env = "SESSION_GATEWAY_WORKERS", value_name = "NUMBER")]
+    pub workers: Option<NonZeroUsize>,
+
+    /// What to log: off, error, warn, info, debug or trace
+    #[arg(long, env = "SESSION_GATEWAY_LOG_LEVEL", value_name = "LEVEL", default_value = "info")]
+    pub log_level: LevelFilter,
+
+    /// How to log
+    #[arg(long, env = "SESSION_GATEWAY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn octal(text: &str) -> Result<u32, &'static str> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or("not a mode like 660")
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 250ms or 1m 30s"))?;
+    if duration.is_zero() {
+        return Err("must be more than nothing".to_owned());
+    }
+    Ok(duration)
+}
+
+fn whole_seconds(text: &str) -> Result<Duration, String> {
+    let duration = duration(text)?;
+    if duration.subsec_nanos() > 0 || duration.as_secs() > 86_400 {
+        return Err("must be whole seconds, at most a day".to_owned());
+    }
+    Ok(duration)
+}

@@ -1,0 +1,207 @@
+//! `--store`: `memory:` or `memcached://host:port,host:port`, each with options after a question mark.
+
+use std::str::FromStr;
+
+use crate::store::memcached::Transport;
+
+const DEFAULT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Where sessions are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// In this process.
+    Memory {
+        /// How much memory they may take.
+        max_bytes: u64,
+    },
+    /// In memcached.
+    Memcached {
+        /// `host:port`, at least one, each once.
+        nodes: Vec<String>,
+        /// How they are reached.
+        transport: Transport,
+    },
+}
+
+/// What is wrong with a `--store`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidStoreUrl {
+    /// Neither `memory:` nor `memcached://`.
+    #[error("not a store like memory: or memcached://host:port,host:port")]
+    Scheme,
+    /// A node without a host or a port.
+    #[error("`{0}` is not a memcached node like cache-1:11211")]
+    Node(String),
+    /// The same node again.
+    #[error("`{0}` is named twice")]
+    Twice(String),
+    /// An option that this kind of store does not have, or has once already.
+    #[error("`{0}` is not an option of this store, or is given twice")]
+    Option(String),
+    /// An option's value.
+    #[error("`{value}` is not a value for {option}: {expected}")]
+    Value {
+        /// The option.
+        option: &'static str,
+        /// What it was given.
+        value: String,
+        /// What it wants.
+        expected: &'static str,
+    },
+    /// More than one copy.
+    #[error("replicas={0} is not supported: this version keeps one copy of a session, replicas=1")]
+    Replicas(u64),
+}
+
+impl FromStr for StoreUrl {
+    type Err = InvalidStoreUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
+        let (place, query) = text.split_once('?').unwrap_or((text, ""));
+        let mut options = Options::new(query)?;
+        let store = if place == "memory:" {
+            let max_bytes = options.number("max_bytes", 1..=u64::MAX)?;
+            Self::Memory { max_bytes: max_bytes.unwrap_or(DEFAULT_MEMORY_BYTES) }
+        } else if let Some(nodes) = place.strip_prefix("memcached://") {
+            if let Some(replicas) = options.number("replicas", 1..=u64::MAX)?.filter(|replicas| *replicas != 1) {
+                return Err(InvalidStoreUrl::Replicas(replicas));
+            }
+            let mut transport = Transport::default();
+            if let Some(timeout) = options.duration("connect_timeout")? {
+                transport.connect_timeout = timeout;
+            }
+            if let Some(timeout) = options.duration("exchange_timeout")? {
+                transport.exchange_timeout = timeout;
+            }
+            if let Some(most) = options.number("max_connections", 1..=65_535)? {
+                transport.max_connections = usize::try_from(most).unwrap_or(usize::MAX);
+            }
+            Self::Memcached { nodes: parse_nodes(nodes)?, transport }
+        } else {
+            return Err(InvalidStoreUrl::Scheme);
+        };
+        options.finish()?;
+        Ok(store)
+    }
+}
+
+fn parse_nodes(text: &str) -> Result<Vec<String>, InvalidStoreUrl> {
+    let mut nodes: Vec<String> = Vec::new();
+    for node in text.split(',') {
+        let plain = node.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'@' | b'#'));
+        match node.rsplit_once(':') {
+            Some((host, port)) if plain && !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {}
+            _ => return Err(InvalidStoreUrl::Node(node.to_owned())),
+        }
+        if nodes.iter().any(|known| known == node) {
+            return Err(InvalidStoreUrl::Twice(node.to_owned()));
+        }
+        nodes.push(node.to_owned());
+    }
+    Ok(nodes)
+}
+
+/// The options after the question mark; whatever nobody took is an error.
+struct Options<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Options<'a> {
+    fn new(query: &'a str) -> Result<Self, InvalidStoreUrl> {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs.map(|pair| pair.split_once('=').ok_or_else(|| InvalidStoreUrl::Option(pair.to_owned())));
+        pairs.collect::<Result<_, _>>().map(Self)
+    }
+
+    fn take(&mut self, name: &str) -> Option<&'a str> {
+        let at = self.0.iter().position(|(option, _)| *option == name)?;
+        Some(self.0.remove(at).1)
+    }
+
+    fn number(
+        &mut self,
+        option: &'static str,
+        range: std::ops::RangeInclusive<u64>,
+    ) -> Result<Option<u64>, InvalidStoreUrl> {
+        let Some(value) = self.take(option) else {
+            return Ok(None);
+        };
+        match value.parse() {
+            Ok(number) if range.contains(&number) => Ok(Some(number)),
+            _ => Err(InvalidStoreUrl::Value {
+                option,
+                value: value.to_owned(),
+                expected: "a whole number of at least 1, and not too large",
+            }),
+        }
+    }
+
+    fn duration(&mut self, option: &'static str) -> Result<Option<std::time::Duration>, InvalidStoreUrl> {
+        let Some(value) = self.take(option) else {
+            return Ok(None);
+        };
+        match humantime::parse_duration(value) {
+            Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
+            _ => Err(InvalidStoreUrl::Value { option, value: value.to_owned(), expected: "a duration like 200ms" }),
+        }
+    }
+
+    fn finish(self) -> Result<(), InvalidStoreUrl> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((option, _)) => Err(InvalidStoreUrl::Option((*option).to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn good_urls() {
+        let parse = |text: &str| text.parse::<StoreUrl>().unwrap();
+        assert_eq!(parse("memory:"), StoreUrl::Memory { max_bytes: DEFAULT_MEMORY_BYTES });
+        assert_eq!(parse("memory:?max_bytes=1000"), StoreUrl::Memory { max_bytes: 1000 });
+        assert_eq!(
+            parse("memcached://h1:11211,[::1]:2?replicas=1&connect_timeout=50ms&exchange_timeout=1s&max_connections=3"),
+            StoreUrl::Memcached {
+                nodes: vec!["h1:11211".to_owned(), "[::1]:2".to_owned()],
+                transport: Transport {
+                    connect_timeout: Duration::from_millis(50),
+                    exchange_timeout: Duration::from_secs(1),
+                    max_connections: 3,
+                },
+            }
+        );
+    }
+
+    #[test]
+    fn bad_urls_say_why() {
+        for (text, said) in [
+            ("", "not a store"),
+            ("redis://h:1", "not a store"),
+            ("memory", "not a store"),
+            ("memory:x", "not a store"),
+            ("memory:?max_bytes=0", "max_bytes"),
+            ("memory:?max_bytes=lots", "max_bytes"),
+            ("memory:?max_bytes=1&max_bytes=2", "max_bytes"),
+            ("memory:?replicas=1", "replicas"),
+            ("memory:?x", "`x`"),
+            ("memcached://", "``"),
+            ("memcached://h1", "`h1`"),
+            ("memcached://h1:11211,", "``"),
+            ("memcached://h1:0", "`h1:0`"),
+            ("memcached://user:secret@h1:11211", "@h1"),
+            ("memcached://h1:11211/", "/`"),
+            ("memcached://h1:1,h1:1", "twice"),
+            ("memcached://h1:1?replicas=2", "replicas=2"),
+            ("memcached://h1:1?timeout=2", "`timeout`"),
+            ("memcached://h1:1?connect_timeout=0s", "connect_timeout"),
+            ("memcached://h1:1?max_connections=70000", "max_connections"),
+        ] {
+            let error = text.parse::<StoreUrl>().unwrap_err().to_string();
+            assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+}

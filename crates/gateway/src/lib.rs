@@ -1,0 +1,22 @@
+//! The session gateway: HTTP in front of a session store.
+//!
+//! `docs/gateway-api.md` is its API, `docs/gateway.md` how to run it. A request goes down this table:
+//!
+//! | module | does |
+//! |---|---|
+//! | [`server`] | listens, speaks HTTP, drains |
+//! | [`api`] | turns requests into calls, outcomes into answers |
+//! | [`sessions`] | reads, merges, compares-and-swaps until it wins |
+//! | [`store`] | keeps bytes under keys: in memory or in memcached |
+//! | [`config`], [`logging`], [`metrics`], [`admin`] | how operators see and steer it |
+//!
+//! What a session is and how a write changes it is decided in [`session_core::record`], without I/O.
+
+pub mod admin;
+pub mod api;
+pub mod config;
+pub mod logging;
+pub mod metrics;
+pub mod server;
+pub mod sessions;
+pub mod store;

@@ -1,0 +1,155 @@
+//! The `session-gateway` program: flags in, a running gateway out.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use session_core::time::Seconds;
+use session_gateway::admin::Admin;
+use session_gateway::api::{Api, Limits};
+use session_gateway::config::{Flags, Listen, StoreUrl, TOKEN_ENV, TokenError, Tokens};
+use session_gateway::logging;
+use session_gateway::metrics::Metrics;
+use session_gateway::server::{BindError, Connections, Drain, Listener, serve};
+use session_gateway::sessions::{Sessions, Settings};
+use session_gateway::store::{Memcached, Memory, Store};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Admin connections: a scraper, a prober, an operator.
+const ADMIN_CONNECTIONS: usize = 64;
+const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("{TOKEN_ENV} is not UTF-8")]
+    Environment,
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    #[error("requests were still under way when --drain-timeout was over")]
+    DrainTimeout,
+    #[error("ended by a second signal")]
+    SecondSignal,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    logging::start(flags.log_level, flags.log_format);
+    match start(&flags) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tracing::error!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(flags: &Flags) -> Result<(), Failure> {
+    let variable = match std::env::var(TOKEN_ENV) {
+        Ok(text) => Some(text),
+        Err(std::env::VarError::NotPresent) => None,
+        Err(std::env::VarError::NotUnicode(_)) => return Err(Failure::Environment),
+    };
+    let tokens = Tokens::load(variable.as_deref(), flags.token_file.as_deref())?;
+    let runtime = runtime(flags)?;
+    let outcome = runtime.block_on(async {
+        match &flags.store {
+            StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes)).await,
+            StoreUrl::Memcached { nodes, transport } => run(flags, tokens, Memcached::new(nodes, *transport)).await,
+        }
+    });
+    // A name look-up may hang in a thread of its own; the process doesn't wait for it.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// One worker needs no other thread to wake, which is cheaper than a pool of one.
+fn runtime(flags: &Flags) -> std::io::Result<Runtime> {
+    match flags.workers.map(std::num::NonZero::get) {
+        Some(1) => Builder::new_current_thread().enable_all().build(),
+        Some(workers) => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+        None => Builder::new_multi_thread().enable_all().build(),
+    }
+}
+
+async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S) -> Result<(), Failure> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let metrics = Metrics::new();
+    let settings = Settings {
+        keyspace: flags.key_prefix.clone(),
+        max_data_bytes: usize::try_from(flags.max_session_bytes).unwrap_or(usize::MAX),
+        store_timeout: flags.store_timeout,
+        tombstone_ttl: Seconds::new(flags.tombstone_ttl.as_secs()),
+    };
+    let limits = Limits {
+        body_bytes: usize::try_from(flags.max_body_bytes).unwrap_or(usize::MAX),
+        body_timeout: flags.body_timeout,
+    };
+    let sessions = Sessions::new(store, settings, metrics.clone());
+    let api = Arc::new(Api::new(sessions, tokens, limits, metrics.clone()));
+
+    // The admin port outlives the API's drain: it is what tells that the process drains.
+    let (drain, admin_drain) = (Drain::new(), Drain::new());
+    let listeners = bind(&flags.listen, flags.unix_socket_mode).await?;
+    let admin_listeners = bind(&flags.admin_listen, flags.unix_socket_mode).await?;
+    let connections = Connections {
+        idle_timeout: flags.idle_timeout,
+        most: flags.max_connections.get(),
+        metrics: Some(metrics.clone()),
+    };
+    for listener in listeners {
+        tracing::info!(address = %listener.address()?, "serving the API");
+        let api = Arc::clone(&api);
+        let answer = move |request| {
+            let api = Arc::clone(&api);
+            async move { api.answer(request).await }
+        };
+        tokio::spawn(serve(listener, connections.clone(), drain.watch(), answer));
+    }
+    let (begun, admin_connections) =
+        (tokio::sync::watch::Sender::new(false), Connections { most: ADMIN_CONNECTIONS, metrics: None, ..connections });
+    let admin = Arc::new(Admin::new(api, metrics, begun.subscribe()));
+    for listener in admin_listeners {
+        tracing::info!(address = %listener.address()?, "serving the admin port");
+        let admin = Arc::clone(&admin);
+        let answer = move |request| {
+            let admin = Arc::clone(&admin);
+            async move { admin.answer(request).await }
+        };
+        tokio::spawn(serve(listener, admin_connections.clone(), admin_drain.watch(), answer));
+    }
+
+    either(&mut terminate, &mut interrupt).await;
+    tracing::info!("draining");
+    begun.send_replace(true);
+    tokio::select! {
+        drained = tokio::time::timeout(flags.drain_timeout, drain.finish()) => {
+            drained.map_err(|_| Failure::DrainTimeout)?;
+        }
+        () = either(&mut terminate, &mut interrupt) => return Err(Failure::SecondSignal),
+    }
+    // A scrape under way may finish; a stuck one is not worth waiting for.
+    let _ = tokio::time::timeout(ADMIN_DRAIN_TIMEOUT, admin_drain.finish()).await;
+    tracing::info!("drained");
+    Ok(())
+}
+
+async fn bind(addresses: &[Listen], mode: u32) -> Result<Vec<Listener>, BindError> {
+    let mut listeners = Vec::new();
+    for address in addresses {
+        listeners.push(Listener::bind(address, mode).await?);
+    }
+    Ok(listeners)
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}

@@ -1,0 +1,192 @@
+//! What the gateway counts, in the Prometheus text format.
+//!
+//! Every name here stands in `docs/gateway.md`; a test compares the two.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::store::{Entry, Replaced, StoreError};
+
+/// Upper bounds in seconds: from a read on the same machine to the filter's default timeout and beyond.
+const LATENCY_BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+
+/// The process's metrics. Clones share them.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabels, Histogram>,
+    store: Family<StoreLabels, Counter>,
+    cas_retries: Counter,
+    lost_answers: Counter,
+    panics: Counter,
+    connections: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    method: &'static str,
+    route: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StoreLabels {
+    operation: &'static str,
+    result: &'static str,
+}
+
+/// What a store operation came to, in one word.
+pub trait Outcome {
+    /// The word.
+    fn word(&self) -> &'static str;
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Everything at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("session_gateway");
+        let requests = Family::default();
+        registry.register("requests", "API requests", requests.clone());
+        let latency = Family::new_with_constructor(latency_histogram as fn() -> Histogram);
+        registry.register("request_duration_seconds", "Time from a request's headers to its answer", latency.clone());
+        let store = Family::default();
+        registry.register("store_operations", "Operations on the store", store.clone());
+        let cas_retries = Counter::default();
+        registry.register(
+            "cas_retries",
+            "Writes tried again because another came first or an answer was lost",
+            cas_retries.clone(),
+        );
+        let lost_answers = Counter::default();
+        registry.register(
+            "store_lost_answers",
+            "Writes sent to the store whose answer never came",
+            lost_answers.clone(),
+        );
+        let panics = Counter::default();
+        registry.register("panics", "Requests that ended in a panic: report these", panics.clone());
+        let connections = Gauge::default();
+        registry.register("connections", "Open API connections", connections.clone());
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "The running build", build);
+        Self(Arc::new(Inner { registry, requests, latency, store, cas_retries, lost_answers, panics, connections }))
+    }
+
+    /// Counts an answered request.
+    pub fn request(&self, method: &'static str, route: &'static str, status: u16, took: Duration) {
+        let labels = RequestLabels { method, route, status };
+        self.0.requests.get_or_create(&labels).inc();
+        let labels = RouteLabels { method, route };
+        self.0.latency.get_or_create(&labels).observe(took.as_secs_f64());
+    }
+
+    /// Counts a store operation and hands its outcome on.
+    pub fn store<T>(&self, operation: &'static str, outcome: Result<T, StoreError>) -> Result<T, StoreError>
+    where
+        T: Outcome,
+    {
+        let result = match &outcome {
+            Ok(outcome) => outcome.word(),
+            Err(StoreError::Unavailable(_)) => "unavailable",
+            Err(StoreError::Unknown(_)) => "unknown",
+            Err(StoreError::Refused(_)) => "refused",
+        };
+        self.0.store.get_or_create(&StoreLabels { operation, result }).inc();
+        outcome
+    }
+
+    /// Counts another round of a write.
+    pub fn cas_retry(&self) {
+        self.0.cas_retries.inc();
+    }
+
+    /// Counts a write of which it is not known whether it happened.
+    pub fn lost_answer(&self) {
+        self.0.lost_answers.inc();
+    }
+
+    /// Counts a panic.
+    pub fn panic(&self) {
+        self.0.panics.inc();
+    }
+
+    /// Counts a connection for as long as the guard lives.
+    #[must_use]
+    pub fn connection(&self) -> ConnectionGuard {
+        self.0.connections.inc();
+        ConnectionGuard(self.clone())
+    }
+
+    /// All of it, as a scrape expects it.
+    pub fn render(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(4096);
+        text::encode(&mut text, &self.0.registry)?;
+        Ok(text)
+    }
+}
+
+/// An open connection, in the gauge.
+pub struct ConnectionGuard(Metrics);
+
+impl Drop for ConnectionGuard {
+    fn drop(&mut self) {
+        self.0.0.connections.dec();
+    }
+}
+
+fn latency_histogram() -> Histogram {
+    Histogram::new(LATENCY_BUCKETS)
+}
+
+impl Outcome for Option<Entry> {
+    fn word(&self) -> &'static str {
+        if self.is_some() { "hit" } else { "miss" }
+    }
+}
+
+impl Outcome for bool {
+    fn word(&self) -> &'static str {
+        if *self { "ok" } else { "not_applied" }
+    }
+}
+
+impl Outcome for Replaced {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Stored => "ok",
+            Self::Conflict => "conflict",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+impl Outcome for () {
+    fn word(&self) -> &'static str {
+        "ok"
+    }
+}

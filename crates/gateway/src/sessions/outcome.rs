@@ -1,0 +1,82 @@
+//! What calls on sessions come to.
+
+use session_core::record::{ChangeError, DecodeError, Session};
+use session_core::time::UnixSeconds;
+use session_core::version::Version;
+
+use crate::store::StoreError;
+
+/// A session, and when it ends if nobody uses it.
+#[derive(Clone, Debug)]
+pub struct Live {
+    /// The session.
+    pub session: Session,
+    /// When it ends unless it is used.
+    pub expires: UnixSeconds,
+}
+
+/// How a creation went.
+#[derive(Clone, Debug)]
+pub enum Created {
+    /// The session is new.
+    New(Live),
+    /// There was one just created, into which the data was merged.
+    Merged(Live),
+}
+
+/// Which versions a write may replace: the meaning of `if-match`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Precondition {
+    /// Any.
+    #[default]
+    None,
+    /// One of these.
+    Versions(Vec<Version>),
+}
+
+impl Precondition {
+    pub(super) fn check(&self, session: &Session) -> Result<(), SessionError> {
+        let current = session.version();
+        match self {
+            Self::Versions(versions) if !versions.contains(&current) => {
+                Err(SessionError::PreconditionFailed { current })
+            }
+            Self::None | Self::Versions(_) => Ok(()),
+        }
+    }
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// There is no such session: never stored, expired, ended or lost by the store.
+    #[error("there is no such session")]
+    NotFound,
+    /// The id is taken.
+    #[error("{}", match created { Some(_) => "a session of this id exists", None => "a session of this id was ended a moment ago" })]
+    Exists {
+        /// When the session that has it was created; `None` if it was ended a moment ago.
+        created: Option<UnixSeconds>,
+    },
+    /// The precondition does not hold.
+    #[error("the session is at version {current}")]
+    PreconditionFailed {
+        /// The session's version.
+        current: Version,
+    },
+    /// The caller asks for what may not be.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The store holds something under this id that is not a session.
+    #[error(transparent)]
+    Stored(#[from] DecodeError),
+    /// The store failed, or it is not known what became of the write.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No success within the time allowed.
+    #[error("no outcome within the time allowed for the store")]
+    TimedOut,
+    /// The operating system gave no random bytes.
+    #[error("no random bytes: {0}")]
+    Random(getrandom::Error),
+}

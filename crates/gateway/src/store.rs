@@ -1,0 +1,152 @@
+//! What the gateway asks of a store, and the stores there are.
+//!
+//! A store keeps bytes under keys and forgets them when their time is over, or earlier if it
+//! must (memory ran out, a restart). It knows nothing of sessions.
+
+pub mod memcached;
+pub mod memory;
+pub mod rendezvous;
+
+use std::fmt;
+
+use session_core::id::SessionId;
+use session_core::time::Seconds;
+
+pub use memcached::Memcached;
+pub use memory::Memory;
+
+/// Keeps values under keys.
+///
+/// Implementers guarantee, to all users of one store and not only to those of one process:
+///
+/// * *Atomicity.* Each write takes effect as a whole or not at all, and a read sees one whole value.
+/// * *Compare-and-swap.* After [`get`](Self::get) returned a [`Cas`], [`replace`](Self::replace) with it succeeds only if no
+///   other `add`, `replace` or `set` of that key took effect since. Of any number of `add`s for an absent key
+///   one succeeds. [`touch`](Self::touch) may or may not count as such a write.
+/// * *Expiry.* A value is gone once its time to live is over, give or take a second. It may be gone earlier;
+///   it is never replaced by an older one.
+/// * *Honest errors.* [`StoreError::Unavailable`] and [`StoreError::Refused`] mean that the write has not happened and
+///   never will; everything else is [`StoreError::Unknown`].
+/// * *Bounded time.* No call waits for ever.
+///
+/// `tests/all/store_contract.rs` holds every implementation to this.
+pub trait Store: Send + Sync + 'static {
+    /// The value under `key`, if there is one.
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+
+    /// Stores `value` if there is none under `key`; `false` if there is.
+    fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Replaces the value that `cas` came with.
+    fn replace(
+        &self,
+        key: &Key,
+        value: &[u8],
+        cas: Cas,
+        ttl: Seconds,
+    ) -> impl Future<Output = Result<Replaced, StoreError>> + Send;
+
+    /// Stores `value`, whatever is there.
+    fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Gives whatever is under `key` by then a new time to live; `false` if there is nothing.
+    fn touch(&self, key: &Key, ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Succeeds while every part of the store answers.
+    fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// A value as a store returns it.
+#[derive(Debug)]
+pub struct Entry {
+    /// The bytes.
+    pub value: Vec<u8>,
+    /// Names this very value to [`Store::replace`].
+    pub cas: Cas,
+    /// How long it will still live, to the second.
+    pub remaining: Seconds,
+}
+
+/// Names one value that a key has had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cas(u64);
+
+/// How a [`Store::replace`] went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replaced {
+    /// The value is stored.
+    Stored,
+    /// Another write came first.
+    Conflict,
+    /// There is no value any more.
+    Missing,
+}
+
+/// The store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It can't be reached or did not take the request. Nothing was written.
+    #[error("the store can't be reached: {0}")]
+    Unavailable(String),
+    /// The request was sent and no answer came. A write may have taken effect, or may still do so.
+    #[error("the store did not answer: {0}")]
+    Unknown(String),
+    /// It refuses this value or key, and will again. Nothing was written.
+    #[error("the store refuses: {0}")]
+    Refused(String),
+}
+
+/// A key in a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// The key's text: visible ASCII, at most 250 bytes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Makes the keys of one installation.
+#[derive(Clone, Debug)]
+pub struct Keyspace {
+    prefix: String,
+}
+
+impl Keyspace {
+    /// The longest prefix in bytes. memcached's keys end at 250, and ours add at most 64.
+    pub const MAX_PREFIX_BYTES: usize = 128;
+
+    /// Keys that start with `prefix`.
+    pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
+        let visible = prefix.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible || prefix.len() > Self::MAX_PREFIX_BYTES {
+            return Err(InvalidPrefix);
+        }
+        Ok(Self { prefix: prefix.to_owned() })
+    }
+
+    /// Where the session `id` is kept.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Key {
+        let id = id.to_hex();
+        let mut key = String::with_capacity(self.prefix.len() + 2 + id.as_str().len());
+        key.push_str(&self.prefix);
+        key.push_str("s:");
+        key.push_str(id.as_str());
+        Key(key)
+    }
+}
+
+/// The text can't start a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidPrefix;
+
+impl fmt::Display for InvalidPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a key prefix is at most {} visible ASCII characters without spaces", Keyspace::MAX_PREFIX_BYTES)
+    }
+}
+
+impl std::error::Error for InvalidPrefix {}

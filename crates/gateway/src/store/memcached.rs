@@ -1,0 +1,146 @@
+//! Sessions in memcached, one or many nodes.
+//!
+//! Each key belongs to one node, by [`Rendezvous`]. The meta protocol brings value, compare-and-swap number and
+//! remaining time in one round trip.
+
+mod node;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use memcache::exp::{Get, GetResult, Meta, MutationStatus, Set, Ttl};
+use session_core::time::Seconds;
+use tokio::task::JoinSet;
+
+use self::node::Node;
+use super::rendezvous::Rendezvous;
+use super::{Cas, Entry, Key, Replaced, Store, StoreError};
+
+/// How the nodes are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transport {
+    /// Bounds resolving a name, connecting, and the wait for a free connection.
+    pub connect_timeout: Duration,
+    /// Bounds one request and its answer.
+    pub exchange_timeout: Duration,
+    /// The most connections to one node.
+    pub max_connections: usize,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_millis(200),
+            exchange_timeout: Duration::from_millis(200),
+            max_connections: 64,
+        }
+    }
+}
+
+/// Sessions in memcached.
+pub struct Memcached {
+    nodes: Vec<Arc<Node>>,
+    rendezvous: Rendezvous,
+}
+
+impl Memcached {
+    /// A store over these nodes (`host:port`; at least one). Connects when first used.
+    #[must_use]
+    pub fn new(nodes: &[String], transport: Transport) -> Self {
+        Self {
+            rendezvous: Rendezvous::new(nodes.iter().map(String::as_str)),
+            nodes: nodes.iter().map(|address| Arc::new(Node::new(address.clone(), transport))).collect(),
+        }
+    }
+
+    fn node(&self, key: &Key) -> Result<&Arc<Node>, StoreError> {
+        let first = self.rendezvous.first(key.as_str());
+        let none = || StoreError::Unavailable("no node is configured".to_owned());
+        self.nodes.get(first).ok_or_else(none)
+    }
+}
+
+impl Store for Memcached {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let node = self.node(key)?;
+        let result = node.read(Get::new(key.as_str()).meta(Meta::NONE.cas().ttl())).await?;
+        entry(result)
+    }
+
+    async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
+        let ttl = lifetime(ttl)?;
+        let node = self.node(key)?;
+        let result = node.write(Set::new(key.as_str(), value).ttl(ttl).add()).await?;
+        match result.status {
+            MutationStatus::Applied => Ok(true),
+            MutationStatus::AlreadyExists => Ok(false),
+            other => Err(unexpected("add", other)),
+        }
+    }
+
+    async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
+        let ttl = lifetime(ttl)?;
+        let node = self.node(key)?;
+        let result = node.write(Set::new(key.as_str(), value).ttl(ttl).compare_cas(cas.0)).await?;
+        match result.status {
+            MutationStatus::Applied => Ok(Replaced::Stored),
+            MutationStatus::CasMismatch => Ok(Replaced::Conflict),
+            MutationStatus::NotFound => Ok(Replaced::Missing),
+            other => Err(unexpected("replace", other)),
+        }
+    }
+
+    async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
+        let ttl = lifetime(ttl)?;
+        let node = self.node(key)?;
+        let result = node.write(Set::new(key.as_str(), value).ttl(ttl)).await?;
+        match result.status {
+            MutationStatus::Applied => Ok(()),
+            other => Err(unexpected("set", other)),
+        }
+    }
+
+    async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
+        let ttl = lifetime(ttl)?;
+        let node = self.node(key)?;
+        let result = node.write(Get::new(key.as_str()).without_value().touch(ttl)).await?;
+        Ok(result.hit())
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        let mut pings = JoinSet::new();
+        for node in &self.nodes {
+            let node = Arc::clone(node);
+            pings.spawn(async move { node.ping().await });
+        }
+        while let Some(ping) = pings.join_next().await {
+            ping.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        }
+        Ok(())
+    }
+}
+
+fn entry(result: GetResult) -> Result<Option<Entry>, StoreError> {
+    if !result.hit() {
+        return Ok(None);
+    }
+    let (Some(value), Some(cas)) = (result.value, result.item.cas) else {
+        return Err(StoreError::Unknown("an answer lacks its value or number".to_owned()));
+    };
+    // -1 stands for "never expires", which only a foreign value would; its record says when it ends.
+    let remaining = result.item.ttl.and_then(|ttl| u64::try_from(ttl).ok()).unwrap_or(u64::MAX);
+    Ok(Some(Entry { value, cas: Cas(cas), remaining: Seconds::new(remaining) }))
+}
+
+/// Over 30 days the client sends the end as an absolute time, which is how memcached tells the two apart.
+fn lifetime(ttl: Seconds) -> Result<Ttl, StoreError> {
+    match u32::try_from(ttl.get()) {
+        Ok(seconds) if seconds > 0 => Ok(Ttl::secs(seconds)),
+        _ => Err(StoreError::Refused(format!("{ttl} s is no time to live"))),
+    }
+}
+
+/// memcached answered something it never answers to this: the connection can't be trusted.
+fn unexpected(operation: &str, status: MutationStatus) -> StoreError {
+    StoreError::Unknown(format!("{operation} was answered with {status:?}"))
+}

@@ -1,0 +1,271 @@
+//! The API as `docs/gateway-api.md` has it, over either store.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::support::fresh_id;
+use super::support::gateway::{Gateway, JSON, PATCH, PATCHES};
+use super::support::memcached::Memcached;
+
+/// The same tests over each store.
+macro_rules! over_both_stores {
+    ($($test:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test] async fn $test() {
+                super::$test(&super::Gateway::start("memory:")).await;
+            })+
+        }
+        mod memcached {
+            $(#[tokio::test] async fn $test() {
+                let memcached = super::Memcached::start();
+                let store = format!("{}?exchange_timeout=10s&connect_timeout=10s", memcached.url());
+                super::$test(&super::Gateway::start_with(&store, &["--store-timeout", "20s"])).await;
+            })+
+        }
+    };
+}
+
+over_both_stores!(
+    a_session_from_creation_to_its_end,
+    what_a_creation_may_ask_for,
+    merging_creations,
+    patches,
+    rotation,
+    logins,
+    preconditions,
+    touching,
+    head,
+    sizes,
+    expiry,
+);
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// To the second, give or take the one that passes meanwhile, and memcached's clock.
+#[track_caller]
+fn assert_near(time: u64, expected: u64) {
+    assert!(time.abs_diff(expected) <= 3, "{time} is not {expected}");
+}
+
+async fn a_session_from_creation_to_its_end(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+    gateway.patch(&id, "{}").await.expect(StatusCode::NOT_FOUND);
+    gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+
+    let created = gateway.put(&id, r#"{"name":"ä😀","n":1}"#).await.expect(StatusCode::CREATED);
+    assert_eq!(&created.body[..], br#"{"n":1,"name":"\u00e4\ud83d\ude00"}"#);
+    assert_eq!(created.header("etag"), Some("\"1\""));
+    assert_eq!(created.header("content-type"), Some("application/json"));
+    assert_eq!(created.header("cache-control"), Some("no-store"));
+    assert_eq!((created.number("session-min-version"), created.header("session-grace-until")), (1, None));
+    assert_eq!((created.number("session-idle"), created.number("session-absolute")), (1800, 43_200));
+    assert_near(created.number("session-created"), now());
+    assert_near(created.number("session-expires"), now() + 1800);
+    assert_eq!(created.header("session-subject"), None);
+
+    let read = gateway.get(&id).await.expect(StatusCode::OK);
+    assert_eq!(read.body, created.body);
+    for name in ["etag", "session-created", "session-idle", "session-absolute", "session-min-version"] {
+        assert_eq!(read.header(name), created.header(name), "{name}");
+    }
+    assert_near(read.number("session-expires"), now() + 1800);
+
+    let again = gateway.put(&id, "{}").await.expect(StatusCode::CONFLICT);
+    assert_eq!(again.header("session-created"), created.header("session-created"));
+
+    let ended = gateway.session("DELETE", &id, &[], "").await.expect(StatusCode::NO_CONTENT);
+    assert!(ended.body.is_empty());
+    gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+    gateway.patch(&id, "{}").await.expect(StatusCode::NOT_FOUND);
+    let buried = gateway.put(&id, "{}").await.expect(StatusCode::CONFLICT);
+    assert_eq!(buried.header("session-created"), None);
+    let merging = gateway.session("PUT", &id, &[JSON, ("session-merge-within", "60")], "{}").await;
+    merging.expect(StatusCode::CONFLICT);
+    gateway.session("DELETE", &id, &[], "").await.expect(StatusCode::NO_CONTENT);
+    let never = fresh_id();
+    gateway.session("DELETE", &never, &[], "").await.expect(StatusCode::NO_CONTENT);
+    gateway.put(&never, "{}").await.expect(StatusCode::CONFLICT);
+}
+
+async fn what_a_creation_may_ask_for(gateway: &Gateway) {
+    let id = fresh_id();
+    let headers = [
+        ("content-type", "Application/JSON; charset=utf-8"),
+        ("session-idle", "100"),
+        ("session-absolute", "50"),
+        ("session-subject-key", "wer"),
+        ("session-upstream-cookie", "0A1B.node1"),
+    ];
+    let created = gateway.session("PUT", &id, &headers, r#"{"wer":"zoë & co/~"}"#).await.expect(StatusCode::CREATED);
+    assert_eq!((created.number("session-idle"), created.number("session-absolute")), (100, 50));
+    assert_near(created.number("session-expires"), now() + 50);
+    assert_eq!(created.header("session-subject"), Some("zo%C3%AB%20%26%20co%2F~"));
+    assert_eq!(created.header("session-upstream-cookie"), Some("0A1B.node1"));
+    let read = gateway.get(&id).await.expect(StatusCode::OK);
+    assert_eq!(read.header("session-subject"), created.header("session-subject"));
+    assert_eq!(read.header("session-upstream-cookie"), Some("0A1B.node1"));
+    let long = [JSON, ("session-idle", "3456000"), ("session-absolute", "34560000")];
+    let long = gateway.session("PUT", &fresh_id(), &long, "{}").await.expect(StatusCode::CREATED);
+    assert_near(long.number("session-expires"), now() + 40 * 86_400);
+}
+
+async fn merging_creations(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, r#"{"a":1,"b":1}"#).await.expect(StatusCode::CREATED);
+    let merge = [JSON, ("session-merge-within", "60")];
+    let merged = gateway.session("PUT", &id, &merge, r#"{"a":null,"c":1}"#).await.expect(StatusCode::OK);
+    assert_eq!(merged.json(), json!({"b": 1, "c": 1}));
+    assert_eq!(merged.header("etag"), Some("\"2\""));
+    let login = gateway.session("PUT", &id, &merge, r#"{"user":"alice"}"#).await.expect(StatusCode::OK);
+    assert_eq!(login.number("session-min-version"), 3);
+    let taken = gateway.session("PUT", &id, &merge, "{}").await.expect(StatusCode::CONFLICT);
+    assert!(taken.header("session-created").is_some());
+    let first = gateway.session("PUT", &fresh_id(), &merge, "{}").await;
+    first.expect(StatusCode::CREATED);
+}
+
+async fn patches(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, r#"{"a":{"c":3}}"#).await.expect(StatusCode::CREATED);
+    let one = gateway.patch(&id, r#"{"cart":{"n":2},"x":null}"#).await.expect(StatusCode::OK);
+    assert_eq!(one.json(), json!({"a": {"c": 3}, "cart": {"n": 2}}));
+    assert_eq!(one.header("etag"), Some("\"2\""));
+    let many = r#"[{"a":1},{"a":{"b":2}},{"cart":null}]"#;
+    let many = gateway.session("PATCH", &id, &[PATCHES], many).await.expect(StatusCode::OK);
+    assert_eq!((many.json(), many.header("etag")), (json!({"a": {"b": 2}}), Some("\"3\"")));
+    let none = gateway.session("PATCH", &id, &[PATCHES], "[]").await.expect(StatusCode::OK);
+    assert_eq!(none.header("etag"), Some("\"4\""));
+    let renewed = [PATCH, ("session-upstream-cookie", "new")];
+    let renewed = gateway.session("PATCH", &id, &renewed, "{}").await.expect(StatusCode::OK);
+    assert_eq!(renewed.header("session-upstream-cookie"), Some("new"));
+    let kept = gateway.patch(&id, "{}").await.expect(StatusCode::OK);
+    assert_eq!(kept.header("session-upstream-cookie"), Some("new"));
+    assert_eq!(gateway.get(&id).await.body, kept.body);
+}
+
+async fn rotation(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, r#"{"n":1}"#).await.expect(StatusCode::CREATED);
+    let rotated = gateway.session("PATCH", &format!("{id}?rotate"), &[], "").await.expect(StatusCode::OK);
+    assert_eq!((rotated.number("session-min-version"), rotated.number("session-grace-from")), (2, 1));
+    assert_near(rotated.number("session-grace-until"), now() + 10);
+    let long = [PATCH, ("session-rotation-grace", "100")];
+    let again = gateway.session("PATCH", &format!("{id}?rotate="), &long, r#"{"n":2}"#).await.expect(StatusCode::OK);
+    assert_eq!((again.number("session-min-version"), again.number("session-grace-from")), (3, 2));
+    assert_near(again.number("session-grace-until"), now() + 100);
+    assert_eq!(again.json(), json!({"n": 2}));
+    let hard = [("session-rotation-grace", "0")];
+    let hard = gateway.session("PATCH", &format!("{id}?rotate"), &hard, "").await.expect(StatusCode::OK);
+    assert_eq!((hard.number("session-min-version"), hard.header("session-grace-until")), (4, None));
+    let later = gateway.patch(&id, "{}").await.expect(StatusCode::OK);
+    assert_eq!(later.number("session-min-version"), 4);
+}
+
+async fn logins(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+    let login = gateway.patch(&id, r#"{"user":"alice"}"#).await.expect(StatusCode::OK);
+    assert_eq!(login.header("session-subject"), Some("alice"));
+    assert_eq!(login.number("session-min-version"), 2);
+    // No token has the grace: it starts at the new version.
+    assert_eq!(login.number("session-grace-from"), 2);
+    let same = gateway.patch(&id, r#"{"user":"alice","n":1}"#).await.expect(StatusCode::OK);
+    assert_eq!(same.number("session-min-version"), 2);
+    let other_key = [PATCH, ("session-subject-key", "who")];
+    let other = gateway.session("PATCH", &id, &other_key, r#"{"who":42}"#).await.expect(StatusCode::OK);
+    assert_eq!((other.header("session-subject"), other.number("session-min-version")), (Some("42"), 4));
+    let logout = gateway.session("PATCH", &id, &other_key, r#"{"who":null}"#).await.expect(StatusCode::OK);
+    assert_eq!((logout.header("session-subject"), logout.number("session-min-version")), (None, 5));
+}
+
+async fn preconditions(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+    let patch = async |tag: &str| gateway.session("PATCH", &id, &[PATCH, ("if-match", tag)], r#"{"n":1}"#).await;
+    for other in ["\"2\"", "W/\"1\"", "\"abc\"", "\"2\", \"3\""] {
+        patch(other).await.expect(StatusCode::PRECONDITION_FAILED);
+    }
+    patch("\"1\"").await.expect(StatusCode::OK);
+    patch("\"1\", \"2\"").await.expect(StatusCode::OK);
+    let any = patch("*").await.expect(StatusCode::OK);
+    assert_eq!(any.header("etag"), Some("\"4\""));
+    let delete = async |tag: &str| gateway.session("DELETE", &id, &[("if-match", tag)], "").await;
+    delete("\"3\"").await.expect(StatusCode::PRECONDITION_FAILED);
+    gateway.get(&id).await.expect(StatusCode::OK);
+    delete("\"4\"").await.expect(StatusCode::NO_CONTENT);
+    gateway.put(&id, "{}").await.expect(StatusCode::CONFLICT);
+    patch("\"4\"").await.expect(StatusCode::NOT_FOUND);
+    for bad in ["4", "\"4", "", "\"4\" x", "\"\"\""] {
+        let bad = patch(bad).await.expect(StatusCode::BAD_REQUEST);
+        assert!(bad.json()["detail"].as_str().unwrap().contains("if-match"), "{bad:?}");
+    }
+}
+
+async fn touching(gateway: &Gateway) {
+    let id = fresh_id();
+    let idle = [JSON, ("session-idle", "1000"), ("session-absolute", "2000")];
+    let created = gateway.session("PUT", &id, &idle, "{}").await.expect(StatusCode::CREATED);
+    let first = created.number("session-expires");
+    super::support::eventually("a second later", async || {
+        gateway.get(&id).await.expect(StatusCode::OK).number("session-created") + 2 < now()
+    })
+    .await;
+    let rare = [("session-touch-after", "500")];
+    let rare = gateway.session("GET", &format!("{id}?touch"), &rare, "").await.expect(StatusCode::OK);
+    assert!(rare.number("session-expires") <= first + 1, "extended too early");
+    let touched = gateway.session("GET", &format!("{id}?touch"), &[], "").await.expect(StatusCode::OK);
+    assert!(touched.number("session-expires") > first + 1);
+    assert_eq!(touched.header("etag"), Some("\"1\""), "a use is not a change");
+    let read = gateway.get(&id).await.expect(StatusCode::OK).number("session-expires");
+    assert!(read.abs_diff(touched.number("session-expires")) <= 1);
+    let wanted = [("session-want-version", "7")];
+    gateway.session("GET", &id, &wanted, "").await.expect(StatusCode::OK);
+    gateway.session("GET", &format!("{}?touch", fresh_id()), &[], "").await.expect(StatusCode::NOT_FOUND);
+}
+
+async fn head(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, r#"{"user":"alice"}"#).await.expect(StatusCode::CREATED);
+    let read = gateway.get(&id).await.expect(StatusCode::OK);
+    let head = gateway.session("HEAD", &id, &[], "").await.expect(StatusCode::OK);
+    assert!(head.body.is_empty());
+    for name in ["content-length", "content-type", "etag", "session-subject", "session-min-version"] {
+        assert_eq!(head.header(name), read.header(name), "{name}");
+    }
+    let missing = gateway.session("HEAD", &fresh_id(), &[], "").await.expect(StatusCode::NOT_FOUND);
+    assert!(missing.body.is_empty());
+}
+
+async fn sizes(gateway: &Gateway) {
+    let id = fresh_id();
+    let data = |bytes: usize| json!({ "x": "y".repeat(bytes - r#"{"x":""}"#.len()) }).to_string();
+    gateway.put(&id, &data(65_537)).await.expect(StatusCode::PAYLOAD_TOO_LARGE);
+    gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+    gateway.put(&id, &data(65_536)).await.expect(StatusCode::CREATED);
+    gateway.patch(&id, r#"{"more":1}"#).await.expect(StatusCode::PAYLOAD_TOO_LARGE);
+    // Six characters for one of two bytes.
+    gateway
+        .put(&fresh_id(), &json!({ "x": "ä".repeat(20_000) }).to_string())
+        .await
+        .expect(StatusCode::PAYLOAD_TOO_LARGE);
+    let whole = gateway.get(&id).await.expect(StatusCode::OK);
+    assert_eq!(whole.body.len(), 65_536);
+    gateway.patch(&id, r#"{"x":null}"#).await.expect(StatusCode::OK);
+    gateway.put(&fresh_id(), &data(262_145)).await.expect(StatusCode::PAYLOAD_TOO_LARGE);
+    let subject = json!({ "user": "x".repeat(513) }).to_string();
+    gateway.put(&fresh_id(), &subject).await.expect(StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+async fn expiry(gateway: &Gateway) {
+    for timeouts in [[JSON, ("session-idle", "1")], [JSON, ("session-absolute", "1")]] {
+        let id = fresh_id();
+        gateway.session("PUT", &id, &timeouts, "{}").await.expect(StatusCode::CREATED);
+        super::support::eventually("expiry", async || gateway.get(&id).await.status == 404).await;
+        gateway.patch(&id, "{}").await.expect(StatusCode::NOT_FOUND);
+    }
+}

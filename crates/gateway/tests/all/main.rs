@@ -1,0 +1,20 @@
+//! The gateway from outside: the real program, real sockets, a real memcached.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that panics has failed, which is what it is for; clippy only sees that in functions marked #[test]"
+)]
+
+mod api;
+mod concurrency;
+mod documentation;
+mod hostile;
+mod lifecycle;
+mod lost_answers;
+mod outage;
+mod panics;
+mod store_contract;
+mod support;

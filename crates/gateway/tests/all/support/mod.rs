@@ -1,0 +1,26 @@
+//! What the tests start and talk to.
+
+pub(crate) mod gateway;
+pub(crate) mod http;
+pub(crate) mod memcached;
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take to come true. Generous: it only matters when something is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A session id of its own for each call.
+pub(crate) fn fresh_id() -> String {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).unwrap();
+    session_core::id::SessionId::from_bytes(bytes).to_string()
+}
