@@ -1,26 +1,57 @@
-//! One spelling for every path, so that a rule for a path can't be walked around.
+//! What upstreams may take a path for, so that a rule for a path can't be walked around.
 //!
-//! Upstreams differ in what they take for the same path: some decode `%2f`, some ignore case, Tomcat drops
-//! `;parameters`, Windows takes `\` for `/`. A rule has to hold whichever of them is behind it, so all
-//! of that is folded together here. The folded path is only ever compared, never sent.
+//! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Tomcat drops `;parameters`, Windows
+//! takes `\` for `/`. One and the same `:path` may so be several paths. `/account/..;/public` is `/public` to Tomcat, and below
+//! `/account/` to others. A rule has to hold whichever of them is behind it: [`readings`] gives them all, each in one
+//! spelling. They are only ever compared, never sent.
 
-/// Folds a request's `:path`: without query and parameters, decoded, in ASCII lower case, without
-/// empty or dot segments. It starts with `/`.
+/// What a request's `:path` may be to an upstream: without query, decoded as often as upstreams do, with and without
+/// parameters, in ASCII lower case, without empty or dot segments. Each starts with `/`.
 ///
-/// What is encoded twice is decoded twice: an upstream that decodes once too often is not rare.
+/// What is encoded twice is read decoded twice, too: an upstream that decodes once too often is not rare.
 #[must_use]
-pub fn fold(path: &[u8]) -> Vec<u8> {
+pub fn readings(path: &[u8]) -> Vec<Vec<u8>> {
     let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
-    let decoded = decode(decode(path.get(..end).unwrap_or_default().to_vec()));
+    let mut decoded = path.get(..end).unwrap_or_default().to_vec();
+    let mut readings = Vec::with_capacity(1);
+    for _ in 0..=DECODINGS {
+        for parameters in [Parameters::Kept, Parameters::Dropped] {
+            let reading = fold(&decoded, parameters);
+            if !readings.contains(&reading) {
+                readings.push(reading);
+            }
+        }
+        if !decoded.contains(&b'%') {
+            break;
+        }
+        decoded = decode(&decoded);
+    }
+    readings
+}
+
+/// How often upstreams decode a path, at most.
+const DECODINGS: usize = 2;
+
+/// What an upstream does with a segment's `;parameters` (RFC 3986 section 3.3).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parameters {
+    Kept,
+    Dropped,
+}
+
+fn fold(decoded: &[u8], parameters: Parameters) -> Vec<u8> {
     let mut segments: Vec<&[u8]> = Vec::new();
     for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
-        // RFC 3986 section 3.3: parameters belong to a segment.
-        match segment.split(|byte| *byte == b';').next().unwrap_or_default() {
+        let name = match parameters {
+            Parameters::Kept => segment,
+            Parameters::Dropped => segment.split(|byte| *byte == b';').next().unwrap_or_default(),
+        };
+        match name {
             b"" | b"." => {}
             b".." => {
                 segments.pop();
             }
-            segment => segments.push(segment),
+            name => segments.push(name),
         }
     }
     let mut folded = Vec::with_capacity(decoded.len() + 1);
@@ -36,12 +67,9 @@ pub fn fold(path: &[u8]) -> Vec<u8> {
 }
 
 /// Undoes percent-encoding once (RFC 3986 section 2.1); what isn't one stays.
-fn decode(mut path: Vec<u8>) -> Vec<u8> {
-    if !path.contains(&b'%') {
-        return path;
-    }
+fn decode(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
-    let mut rest = path.as_slice();
+    let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         match (byte, after) {
@@ -52,7 +80,6 @@ fn decode(mut path: Vec<u8>) -> Vec<u8> {
             _ => decoded.push(byte),
         }
     }
-    path.clear();
     decoded
 }
 
@@ -71,12 +98,12 @@ mod tests {
     use core::fmt::Write as _;
     use proptest::prelude::*;
 
-    fn folded(path: &str) -> String {
-        String::from_utf8(fold(path.as_bytes())).unwrap()
+    fn all(path: &str) -> Vec<String> {
+        readings(path.as_bytes()).into_iter().map(|reading| String::from_utf8(reading).unwrap()).collect()
     }
 
     #[test]
-    fn many_spellings_are_one_path() {
+    fn many_spellings_can_be_one_path() {
         for path in [
             "/account/settings",
             "//account//settings",
@@ -91,20 +118,33 @@ mod tests {
             "/x/../account/settings",
             "/x/%2e%2e/account/settings",
             "/x/%2E./account/settings",
+            "/x/%252e%252e/account/settings",
             "/../../account/settings",
             "/./account/./settings",
             "/account;jsessionid=1/settings;v=2",
             "/x/..;/account/settings",
+            "/x/..%3b/account/settings",
             "\\account\\settings",
             "/account%5csettings",
             "account/settings",
         ] {
-            assert_eq!(folded(path), "/account/settings", "{path}");
+            assert!(all(path).contains(&"/account/settings".to_owned()), "{path}: {:?}", all(path));
+        }
+    }
+
+    /// What one upstream resolves away is a folder to another, which then serves what is below it.
+    #[test]
+    fn no_reading_hides_another() {
+        for path in
+            ["/account/..;/public", "/account/%2e%2e/public", "/account/%252e%252e/public", "/account/..%3b/public"]
+        {
+            assert!(all(path).iter().any(|reading| reading.starts_with("/account/")), "{path}: {:?}", all(path));
+            assert!(all(path).contains(&"/public".to_owned()), "{path}: {:?}", all(path));
         }
     }
 
     #[test]
-    fn ends_are_kept() {
+    fn a_plain_path_has_one_reading() {
         for (path, expected) in [
             ("", "/"),
             ("/", "/"),
@@ -117,20 +157,23 @@ mod tests {
             ("/%zz", "/%zz"),
             ("/%", "/%"),
         ] {
-            assert_eq!(folded(path), expected, "{path}");
+            assert_eq!(all(path), [expected], "{path}");
         }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_fold_to_a_plain_path(path: Vec<u8>) {
-            let folded = fold(&path);
-            prop_assert_eq!(folded.first(), Some(&b'/'));
-            prop_assert!(!folded.windows(2).any(|pair| pair == b"//"));
-            prop_assert!(!folded.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b"."));
+        fn any_bytes_read_as_plain_paths(path: Vec<u8>) {
+            let readings = readings(&path);
+            prop_assert!((1..=6).contains(&readings.len()));
+            for reading in readings {
+                prop_assert_eq!(reading.first(), Some(&b'/'));
+                prop_assert!(!reading.windows(2).any(|pair| pair == b"//"));
+                prop_assert!(!reading.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b"."));
+            }
         }
 
-        /// Any octet of a path may be encoded, or its case changed, and it is the same path.
+        /// Any octet of a path may be encoded, or its case changed: the path is still among its readings.
         #[test]
         fn no_spelling_escapes(path in "(/[a-z]{1,4}){1,4}", spelling in proptest::collection::vec(0..4_u8, 40)) {
             let mut spelled = String::new();
@@ -143,7 +186,7 @@ mod tests {
                     _ => spelled.push(symbol.to_ascii_uppercase()),
                 }
             }
-            prop_assert_eq!(folded(&spelled), path);
+            prop_assert!(all(&spelled).contains(&path), "{spelled}: {:?}", all(&spelled));
         }
     }
 }

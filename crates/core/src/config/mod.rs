@@ -182,8 +182,8 @@ impl Config {
             create: raw.create,
             on_store_failure: raw.on_store_failure,
             on_write_failure: raw.on_write_failure,
-            subject_key: header_value("subject_key", raw.subject_key)?,
-            cache: cache(&raw.cache, raw.timeouts.idle)?,
+            subject_key: subject_key(raw.subject_key)?,
+            cache: cache(&raw.cache, &raw.timeouts)?,
             bind: bind(raw.bind)?,
             rules: Rules::new(raw.rules)?,
         })
@@ -277,6 +277,18 @@ fn cookie(raw: raw::Cookie) -> Result<SetCookie, ConfigError> {
     .map_err(|InvalidCookie { attribute, rule }| error(format!("cookie.{attribute}"), rule))
 }
 
+/// The longest that the gateway takes.
+const MAX_ABSOLUTE: Seconds = Seconds::new(3650 * 24 * 60 * 60);
+/// The longest subject key that the gateway takes.
+const MAX_SUBJECT_KEY_BYTES: usize = 128;
+
+fn subject_key(key: String) -> Result<String, ConfigError> {
+    if key.len() > MAX_SUBJECT_KEY_BYTES {
+        return Err(error("subject_key", "must have at most 128 bytes"));
+    }
+    header_value("subject_key", key)
+}
+
 fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
     let timeouts = Timeouts {
         idle: seconds("timeouts.idle", raw.idle)?,
@@ -286,6 +298,9 @@ fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
     };
     if timeouts.idle == Seconds::ZERO {
         return Err(error("timeouts.idle", "must be at least 1s"));
+    }
+    if timeouts.absolute > MAX_ABSOLUTE {
+        return Err(error("timeouts.absolute", "must be at most 3650d"));
     }
     if timeouts.absolute < timeouts.idle {
         return Err(error("timeouts.absolute", "must not be shorter than timeouts.idle"));
@@ -303,10 +318,10 @@ fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
 /// The most slots: with the largest copies they would fill some gigabytes.
 const MAX_SLOTS: usize = 1 << 20;
 
-fn cache(raw: &raw::Cache, idle: Millis) -> Result<Cache, ConfigError> {
-    // A copy that outlives the idle timeout would keep a session alive that the store has dropped.
-    if raw.ttl >= idle {
-        return Err(error("cache.ttl", "must be shorter than timeouts.idle"));
+fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts) -> Result<Cache, ConfigError> {
+    // A session in use is touched this late at worst; if that were later than its idle timeout, it would end in use.
+    if raw.ttl.0.saturating_add(timeouts.touch_after.0) >= timeouts.idle.0 {
+        return Err(error("cache.ttl", "must, with timeouts.touch_after, be shorter than timeouts.idle"));
     }
     let slots = u32::try_from(raw.slots).ok().filter(|_| (1..=MAX_SLOTS).contains(&raw.slots));
     Ok(Cache {

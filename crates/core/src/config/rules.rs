@@ -34,13 +34,13 @@ impl Rules {
             let key = |name: &str| format!("rules[{index}].{name}");
             let prefix = rule.path_prefix.as_bytes();
             let is_path = prefix.starts_with(b"/") && prefix.iter().all(u8::is_ascii_graphic);
-            if !is_path || prefix.iter().any(|byte| matches!(byte, b'?' | b'#' | b';')) {
+            if !is_path || prefix.iter().any(|byte| matches!(byte, b'?' | b'#' | b';' | b'%')) {
                 return Err(error(
                     key("path_prefix"),
-                    "must be a path that starts with /, without query or parameters",
+                    "must be a path that starts with /, without query, parameters or percent-encoding",
                 ));
             }
-            let prefix = path::fold(prefix);
+            let Some(prefix) = path::readings(prefix).pop() else { continue };
             if rules.iter().any(|(other, _)| *other == prefix) {
                 return Err(error(key("path_prefix"), "is another spelling of a prefix before it"));
             }
@@ -81,15 +81,29 @@ impl Rules {
         Ok(())
     }
 
-    /// What a request's `:path` gets: the rule with the longest prefix of its folded path.
+    /// What a request's `:path` gets: the rule with the longest prefix of it. Where upstreams may read the path
+    /// differently, the strictest of what the readings get.
     #[must_use]
     pub fn access(&self, path: &[u8]) -> &Access {
         const DEFAULT: &Access = &Access::Optional;
         if self.rules.is_empty() {
             return DEFAULT;
         }
-        let path = path::fold(path);
-        self.rules.iter().find(|(prefix, _)| is_below(&path, prefix)).map_or(DEFAULT, |(_, access)| access)
+        let of_reading = |path: Vec<u8>| {
+            self.rules.iter().find(|(prefix, _)| is_below(&path, prefix)).map_or(DEFAULT, |(_, access)| access)
+        };
+        path::readings(path).into_iter().map(of_reading).max_by_key(|access| access.strictness()).unwrap_or(DEFAULT)
+    }
+}
+
+impl Access {
+    const fn strictness(&self) -> u8 {
+        match self {
+            Self::Off => 0,
+            Self::Optional => 1,
+            Self::Strict => 2,
+            Self::Required { .. } => 3,
+        }
     }
 }
 
@@ -140,6 +154,10 @@ mod tests {
             ("/static/x/..%2faccount/", &required),
             ("/static/ACCOUNT;v=1/", &required),
             ("/static/../x", &Access::Strict),
+            // Public to one upstream, private to another.
+            ("/static/account/..;/public", &required),
+            ("/static/account/%2e%2e/public", &required),
+            ("/static/account/%252e%252e/public", &required),
             ("/apix", &Access::Optional),
         ];
         for (path, access) in rows {
