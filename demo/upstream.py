@@ -13,10 +13,12 @@ import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from string import Template
 
+# The empty icon: a browser that asks for one would take the turn of the other application.
 PAGE = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,">
 <title>$colour: session-mesh</title>
 <style>
   body { margin: 0; min-height: 100vh; display: grid; place-items: center; color: #fff; font: 1.1rem/1.5 system-ui, sans-serif }

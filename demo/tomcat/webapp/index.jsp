@@ -9,10 +9,12 @@
   String colour = System.getProperty("demo.colour");
   String user = request.getHeader("x-session-subject");
   response.setHeader("cache-control", "no-cache");
+  // The empty icon below: a browser that asks for one would take the turn of the other server.
 %><!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
+<link rel="icon" href="data:,">
 <title><%= escape(colour) %>: session-mesh</title>
 <style>
   body { margin: 0; min-height: 100vh; display: grid; place-items: center; color: #fff; font: 1.1rem/1.5 system-ui, sans-serif }

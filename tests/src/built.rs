@@ -1,0 +1,69 @@
+//! What is under test, built from the sources as they are now: never whatever lies in a target folder.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+/// The repository's root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository's root")
+}
+
+/// The filter, `dist/session_mesh.wasm`.
+pub fn filter() -> &'static Path {
+    static FILTER: OnceLock<PathBuf> = OnceLock::new();
+    FILTER.get_or_init(|| {
+        output(Command::new("./wasm-build.sh").current_dir(root()));
+        root().join("dist/session_mesh.wasm")
+    })
+}
+
+/// The program `session-gateway`.
+pub fn gateway() -> &'static Path {
+    static GATEWAY: OnceLock<PathBuf> = OnceLock::new();
+    GATEWAY.get_or_init(|| {
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let messages = output(Command::new(cargo).current_dir(root()).args([
+            "build",
+            "--locked",
+            "--package=session-gateway",
+            "--bin=session-gateway",
+            "--message-format=json-render-diagnostics",
+        ]));
+        messages
+            .lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .find_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
+            .expect("cargo names the program that it built")
+    })
+}
+
+/// A tool that test.sh installs: the one that `variable` names, the one on the PATH, or `path` in its folder
+/// in `.tools/`, which is called `package-VERSION`.
+pub(crate) fn tool(variable: &str, name: &str, package: &str, path: &str) -> PathBuf {
+    if let Some(path) = env::var_os(variable) {
+        return path.into();
+    }
+    let search_path = env::var_os("PATH").unwrap_or_default();
+    let on_path = env::split_paths(&search_path).map(|folder| folder.join(name));
+    let tools = fs::read_dir(root().join(".tools")).into_iter().flatten().flatten();
+    let installed = tools
+        .filter(|folder| {
+            folder.file_name().to_string_lossy().strip_prefix(package).is_some_and(|rest| rest.starts_with('-'))
+        })
+        .map(|folder| folder.path().join(path));
+    on_path
+        .chain(installed)
+        .find(|candidate| candidate.exists())
+        .unwrap_or_else(|| panic!("{name} is missing: ./test.sh installs it, or set {variable}"))
+}
+
+fn output(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?} can't be started: {error}"));
+    assert!(output.status.success(), "{command:?} failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}

@@ -1,0 +1,36 @@
+//! Real processes for the end-to-end tests in `tests/e2e`.
+//!
+//! Every value here owns what it started and ends it on drop; what a process logged is printed when its test
+//! fails. Nothing is shared between tests, so they run in parallel. Whatever can't be started fails the test with
+//! a sentence that says how to get it.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`mesh`] | a gateway, two upstreams and an Envoy in front of them, wired up |
+//! | [`envoy`], [`gateway`], [`memcached`], [`tomcat`] | each of the processes alone |
+//! | [`upstream`] | an application that answers as the request tells it to |
+//! | [`http`], [`browser`] | clients: byte-exact, and with a cookie jar |
+//! | [`built`] | the filter and the gateway, built from the current sources |
+//! | [`process`], [`ports`], [`wait`] | what those are made of |
+
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::return_self_not_must_use,
+    reason = "a harness ends the test that uses it: that is how it reports"
+)]
+
+pub mod browser;
+pub mod built;
+pub mod envoy;
+pub mod gateway;
+pub mod http;
+pub mod memcached;
+pub mod mesh;
+pub mod ports;
+pub mod process;
+pub mod tomcat;
+pub mod upstream;
+pub mod wait;

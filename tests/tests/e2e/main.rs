@@ -1,0 +1,24 @@
+//! session-mesh as clients and upstreams meet it: real Envoy, real gateway, real memcached, real Tomcat.
+//!
+//! One binary, so that it is linked once; a module per topic.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test reports by panicking, in its helper functions, too"
+)]
+
+mod cache;
+mod configuration;
+mod creation;
+mod gateway_api;
+mod hostile_clients;
+mod hostile_upstreams;
+mod outages;
+mod promotion;
+mod rotation;
+mod rules;
+mod tokens;
+mod tomcat;
+mod writes;
