@@ -13,6 +13,9 @@ pub const MARKER_VALUE: &str = "1";
 pub const WANT_VERSION: &str = "session-want-version";
 /// Request, with `?touch`: skip the extension when the last one is younger, seconds.
 pub const TOUCH_AFTER: &str = "session-touch-after";
+/// Request on `PATCH`: the version of the token that the change is made with. Refused with 412 if that token does not open
+/// the session any more, or if only a grace spares it and the change is a rotation.
+pub const SEEN_VERSION: &str = "session-seen-version";
 /// Request: how long tokens of before a rotation stay good, seconds.
 pub const ROTATION_GRACE: &str = "session-rotation-grace";
 /// Request: the data key that holds the subject.
@@ -39,6 +42,9 @@ pub const CREATED: &str = "session-created";
 pub const EXPIRES: &str = "session-expires";
 /// Answer: who is logged in, percent-encoded UTF-8.
 pub const SUBJECT: &str = "session-subject";
+
+/// The `type` of the problem (RFC 9457) that answers a login with `403`: the subject has as many sessions as it may have.
+pub const TOO_MANY_SESSIONS: &str = "too-many-sessions";
 
 /// Media type of one RFC 7396 merge patch.
 pub const MERGE_PATCH_TYPE: &str = "application/merge-patch+json";

@@ -9,7 +9,8 @@
 //! | [`id`], [`version`], [`time`] | what a session is called, how often it changed, what time it is |
 //! | [`secret`], [`token`], [`binding`] | what opens a session from outside, and from where |
 //! | [`cookie`], [`set_cookie`] | how the token travels |
-//! | [`merge_patch`], [`record`] | what a stored session is, and how a write changes it |
+//! | [`merge_patch`], [`record`], [`rotation`] | what a stored session is, and how a write changes it |
+//! | [`subject`] | which sessions of somebody are good, and how all of them end at once |
 //! | [`gateway_api`], [`upstream_api`] | which headers the parts speak to each other |
 //! | [`config`] | what the operator wants |
 //! | [`path`] | which rule a request's path falls under |
@@ -31,8 +32,10 @@ pub mod id;
 pub mod merge_patch;
 pub mod path;
 pub mod record;
+pub mod rotation;
 pub mod secret;
 pub mod set_cookie;
+pub mod subject;
 pub mod time;
 pub mod token;
 pub mod upstream_api;

@@ -15,6 +15,9 @@ use core::fmt;
 use serde_json::Value;
 
 use crate::merge_patch::{self, Object};
+pub use crate::rotation::Grace;
+use crate::rotation::Standing;
+use crate::subject::Epoch;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 
@@ -65,22 +68,10 @@ pub struct Session {
     created: UnixSeconds,
     timeouts: Timeouts,
     subject: Option<String>,
+    epoch: Option<Epoch>,
     upstream_cookie: Option<String>,
     write: WriteId,
     data: Data,
-}
-
-/// How long a rotation spares the tokens in use right before it.
-///
-/// Only the generation directly before: otherwise the grace of a second rotation would open the session
-/// again for tokens that a login had ended for good. After a change of the subject it spares none,
-/// and only tells that an older token may be late rather than stale.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grace {
-    /// The oldest version that the grace covers.
-    pub from: Version,
-    /// From then on only the session's own `min_version` counts.
-    pub until: UnixSeconds,
 }
 
 /// A session's timeouts, both at least a second.
@@ -114,6 +105,8 @@ pub struct Change {
     pub rotate: bool,
     /// How long the grace of a rotation is.
     pub grace: Seconds,
+    /// The version of the token that the change is made with, if it is made with one.
+    pub seen: Option<Version>,
     /// The data key that holds the subject.
     pub subject_key: String,
     /// Replaces [`Session::upstream_cookie`] if given.
@@ -141,6 +134,9 @@ pub enum ChangeError {
         /// What is allowed.
         limit: usize,
     },
+    /// The token that the change is made with does not open the session any more, or only the grace of a rotation
+    /// spares it and the change is a rotation itself.
+    TokenEnded,
     /// The subject is longer than [`MAX_SUBJECT_BYTES`].
     SubjectTooLong,
     /// The stored data can't be read, so there is nothing to merge into.
@@ -157,6 +153,7 @@ impl Session {
             created: write.now,
             timeouts: new.timeouts,
             subject: subject_of(&new.data, &new.subject_key)?,
+            epoch: None,
             upstream_cookie: new.upstream_cookie,
             write: write.id,
             data: bounded(&new.data, write.max_data_bytes)?,
@@ -166,8 +163,13 @@ impl Session {
     /// The session after `change`, one version up.
     ///
     /// Another subject than before rotates by itself, and the grace spares no token: one of before a
-    /// login must never open the session of after it (OWASP ASVS 5.0 7.2.4).
+    /// login must never open the session of after it (OWASP ASVS 5.0 7.2.4). Nor must a change that was
+    /// under way with such a token, so its standing is looked at again here.
     pub fn change(&self, change: Change, write: Write) -> Result<Self, ChangeError> {
+        let standing = change.seen.map_or(Standing::Good, |seen| self.standing(seen, write.now));
+        if !standing.is_open() {
+            return Err(ChangeError::TokenEnded);
+        }
         let mut data = self.data.parse().map_err(ChangeError::Stored)?;
         for patch in change.patches {
             merge_patch::apply(&mut data, patch);
@@ -182,17 +184,28 @@ impl Session {
         } else {
             (self.min_version, self.grace)
         };
+        // A token that is only spared would rotate the good one away, or log somebody in.
+        if min_version == version && standing != Standing::Good {
+            return Err(ChangeError::TokenEnded);
+        }
         Ok(Self {
             version,
             min_version,
             grace,
             created: self.created,
             timeouts: self.timeouts,
+            epoch: if subject == self.subject { self.epoch } else { None },
             subject,
             upstream_cookie: change.upstream_cookie.or_else(|| self.upstream_cookie.clone()),
             write: write.id,
             data: bounded(&data, write.max_data_bytes)?,
         })
+    }
+
+    /// The session, bound to its subject's record. Until then a session that has a subject is not good.
+    #[must_use]
+    pub fn bound_in(self, epoch: Epoch) -> Self {
+        Self { epoch: self.subject.is_some().then_some(epoch), ..self }
     }
 
     /// Whether a creation under this session's id may become a change of it: nobody is logged in
@@ -206,9 +219,14 @@ impl Session {
     /// How long the session lives if it is used now and then no more; `None` when its time is over.
     #[must_use]
     pub fn lifetime_left(&self, now: UnixSeconds) -> Option<Seconds> {
-        let end = self.created.plus(self.timeouts.absolute);
-        let left = self.timeouts.idle.min(end.since(now));
+        let left = self.timeouts.idle.min(self.end().since(now));
         (left > Seconds::ZERO).then_some(left)
+    }
+
+    /// When the session ends, used or not.
+    #[must_use]
+    pub const fn end(&self) -> UnixSeconds {
+        self.created.plus(self.timeouts.absolute)
     }
 
     /// The lifetime that a use now gives the session, if that is worth a write to the store, where it has
@@ -239,6 +257,12 @@ impl Session {
         self.grace
     }
 
+    /// How a token of this version stands with the session.
+    #[must_use]
+    pub fn standing(&self, token: Version, now: UnixSeconds) -> Standing {
+        Standing::of(token, self.min_version, self.grace, now)
+    }
+
     /// When the session was first stored.
     #[must_use]
     pub const fn created(&self) -> UnixSeconds {
@@ -255,6 +279,12 @@ impl Session {
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.subject.as_deref()
+    }
+
+    /// The epoch of the subject's record in which the session was bound to it.
+    #[must_use]
+    pub const fn epoch(&self) -> Option<Epoch> {
+        self.epoch
     }
 
     /// The id that upstreams keep their own state under, if it isn't the session's.
@@ -323,6 +353,7 @@ impl fmt::Display for ChangeError {
             Self::DataTooLarge { bytes, limit } => {
                 write!(f, "the session's data would take {bytes} bytes, of which {limit} are allowed")
             }
+            Self::TokenEnded => f.write_str("a rotation has ended the token that the change is made with"),
             Self::SubjectTooLong => write!(f, "the subject is longer than {MAX_SUBJECT_BYTES} bytes"),
             Self::Stored(error) => error.fmt(f),
         }

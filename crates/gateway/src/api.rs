@@ -18,8 +18,9 @@ use futures_util::FutureExt as _;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::{Method, Request, Response};
+use session_core::id::SessionId;
 
-use self::call::{Call, Route};
+use self::call::{Call, Route, SessionCall};
 use self::problem::Refusal;
 use crate::config::Tokens;
 use crate::metrics::Metrics;
@@ -49,6 +50,7 @@ pub struct Api<S> {
 
 impl<S: Store> Api<S> {
     /// The API for whoever knows one of `tokens`.
+    #[must_use]
     pub fn new(sessions: Sessions<S>, tokens: Tokens, limits: Limits, metrics: Metrics) -> Self {
         Self { sessions, tokens, limits, metrics, store_fails: AtomicBool::new(false) }
     }
@@ -56,6 +58,11 @@ impl<S: Store> Api<S> {
     /// Succeeds while the store answers.
     pub async fn ready(&self) -> Result<(), SessionError> {
         self.sessions.ping().await
+    }
+
+    /// Waits until what requests have left to do in the background is done.
+    pub async fn finish(&self) {
+        self.sessions.finish().await;
     }
 
     /// Answers a request, whatever it is.
@@ -67,8 +74,9 @@ impl<S: Store> Api<S> {
         let started = Instant::now();
         let method = known(request.method());
         let route = Route::of(request.uri().path());
+        let route_name = route.name();
         let request_id = request.headers().get("x-request-id").cloned();
-        let path = tracing::enabled!(tracing::Level::DEBUG).then(|| request.uri().path().to_owned());
+        let path = tracing::enabled!(tracing::Level::DEBUG).then(|| route.loggable(request.uri().path()).to_owned());
 
         let outcome = AssertUnwindSafe(self.handle(route, request)).catch_unwind().await;
         let outcome = outcome.unwrap_or_else(|_| {
@@ -79,7 +87,7 @@ impl<S: Store> Api<S> {
         let answer = outcome.unwrap_or_else(Refusal::answer);
 
         let status = answer.status().as_u16();
-        self.metrics.request(method, route.name(), status, started.elapsed());
+        self.metrics.request(method, route_name, status, started.elapsed());
         tracing::debug!(method, path, status, ?request_id, "answered");
         if method == "HEAD" { answer::without_body(answer) } else { answer }
     }
@@ -93,23 +101,34 @@ impl<S: Store> Api<S> {
             return Err(Refusal::Unauthorized);
         }
         let (head, body) = request.into_parts();
-        let (id, call) = Call::read(route, &head)?;
+        let call = Call::read(route, &head)?;
         let text = if call.has_body() { body::read(body, &head.headers, self.limits).await? } else { Bytes::new() };
         match call {
-            Call::Read { touch } => Ok(answer::session(self.sessions.read(id, touch).await?)),
-            Call::Create(create) => {
+            Call::Session(id, call) => self.on_session(id, call, &text).await,
+            Call::List { subject } => Ok(answer::list(&self.sessions.of_subject(&subject).await?)),
+            Call::Revoke { subject, except } => {
+                self.sessions.revoke(&subject, except).await?;
+                Ok(answer::no_content())
+            }
+        }
+    }
+
+    async fn on_session(&self, id: SessionId, call: SessionCall, body: &[u8]) -> Result<Answer, Refusal> {
+        match call {
+            SessionCall::Read { touch } => Ok(answer::session(self.sessions.read(id, touch).await?)),
+            SessionCall::Create(create) => {
                 let merge_within = create.merge_within;
-                let created = self.sessions.create(id, create.with_body(&text)?, merge_within).await?;
+                let created = self.sessions.create(id, create.with_body(body)?, merge_within).await?;
                 Ok(match created {
                     Created::New(live) => answer::created(live),
                     Created::Merged(live) => answer::session(live),
                 })
             }
-            Call::Change(change) => {
-                let (change, precondition) = change.with_body(&text)?;
+            SessionCall::Change(change) => {
+                let (change, precondition) = change.with_body(body)?;
                 Ok(answer::session(self.sessions.change(id, &change, &precondition).await?))
             }
-            Call::Destroy { precondition } => {
+            SessionCall::Destroy { precondition } => {
                 self.sessions.destroy(id, &precondition).await?;
                 Ok(answer::no_content())
             }

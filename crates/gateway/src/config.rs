@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use session_core::subject::{Beyond, SessionLimit, Subject};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::store::Keyspace;
@@ -93,6 +94,15 @@ pub struct Flags {
           value_parser = whole_seconds)]
     pub tombstone_ttl: Duration,
 
+    /// How many sessions a subject may have at a time; 0 for any number
+    #[arg(long, env = "SESSION_GATEWAY_MAX_SESSIONS_PER_SUBJECT", value_name = "NUMBER", default_value = "0",
+          value_parser = clap::value_parser!(u16).range(0..=i64::try_from(Subject::MAX_MEMBERS).unwrap_or(i64::MAX)))]
+    pub max_sessions_per_subject: u16,
+
+    /// What a login beyond that leads to
+    #[arg(long, env = "SESSION_GATEWAY_ON_MAX_SESSIONS", value_name = "WHAT", default_value = "end-oldest")]
+    pub on_max_sessions: OnMaxSessions,
+
     /// When a connection without requests is closed; keep it above the idle timeout of Envoy's cluster (1h unless set)
     #[arg(long, env = "SESSION_GATEWAY_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2h",
           value_parser = duration)]
@@ -122,6 +132,27 @@ pub struct Flags {
     /// How to log
     #[arg(long, env = "SESSION_GATEWAY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What a login of a subject that has as many sessions as it may have leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnMaxSessions {
+    /// The oldest of them ends.
+    EndOldest,
+    /// It is refused.
+    Refuse,
+}
+
+impl Flags {
+    /// How many sessions a subject may have, if that is limited.
+    #[must_use]
+    pub fn session_limit(&self) -> Option<SessionLimit> {
+        let beyond = match self.on_max_sessions {
+            OnMaxSessions::EndOldest => Beyond::EndOldest,
+            OnMaxSessions::Refuse => Beyond::Refuse,
+        };
+        NonZeroUsize::new(self.max_sessions_per_subject.into()).map(|most| SessionLimit { most, beyond })
+    }
 }
 
 /// How a log line looks.

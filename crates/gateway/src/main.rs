@@ -85,6 +85,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S) -> Result<(), Fa
         max_data_bytes: usize::try_from(flags.max_session_bytes).unwrap_or(usize::MAX),
         store_timeout: flags.store_timeout,
         tombstone_ttl: Seconds::new(flags.tombstone_ttl.as_secs()),
+        session_limit: flags.session_limit(),
     };
     let limits = Limits {
         body_bytes: usize::try_from(flags.max_body_bytes).unwrap_or(usize::MAX),
@@ -113,7 +114,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S) -> Result<(), Fa
     }
     let (begun, admin_connections) =
         (tokio::sync::watch::Sender::new(false), Connections { most: ADMIN_CONNECTIONS, metrics: None, ..connections });
-    let admin = Arc::new(Admin::new(api, metrics, begun.subscribe()));
+    let admin = Arc::new(Admin::new(Arc::clone(&api), metrics, begun.subscribe()));
     for listener in admin_listeners {
         tracing::info!(address = %listener.address()?, "serving the admin port");
         let admin = Arc::clone(&admin);
@@ -128,7 +129,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S) -> Result<(), Fa
     tracing::info!("draining");
     begun.send_replace(true);
     tokio::select! {
-        drained = tokio::time::timeout(flags.drain_timeout, drain.finish()) => {
+        drained = tokio::time::timeout(flags.drain_timeout, finish(&drain, &api)) => {
             drained.map_err(|_| Failure::DrainTimeout)?;
         }
         () = either(&mut terminate, &mut interrupt) => return Err(Failure::SecondSignal),
@@ -137,6 +138,12 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S) -> Result<(), Fa
     let _ = tokio::time::timeout(ADMIN_DRAIN_TIMEOUT, admin_drain.finish()).await;
     tracing::info!("drained");
     Ok(())
+}
+
+/// Requests first: they are what starts work in the background.
+async fn finish<S: Store>(drain: &Drain, api: &Api<S>) {
+    drain.finish().await;
+    api.finish().await;
 }
 
 async fn bind(addresses: &[Listen], mode: u32) -> Result<Vec<Listener>, BindError> {

@@ -3,15 +3,20 @@
 //! A store keeps bytes under keys and forgets them when their time is over, or earlier if it
 //! must (memory ran out, a restart). It knows nothing of sessions.
 
+mod counted;
 pub mod memcached;
 pub mod memory;
 pub mod rendezvous;
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use session_core::id::SessionId;
 use session_core::time::Seconds;
+use sha2::{Digest as _, Sha256};
 
+pub use counted::Counted;
 pub use memcached::Memcached;
 pub use memory::Memory;
 
@@ -135,6 +140,16 @@ impl Keyspace {
         key.push_str(&self.prefix);
         key.push_str("s:");
         key.push_str(id.as_str());
+        Key(key)
+    }
+
+    /// Where the record of this subject is kept. Hashed, because a key takes neither any length nor any character.
+    #[must_use]
+    pub fn subject(&self, subject: &str) -> Key {
+        let mut key = String::with_capacity(self.prefix.len() + 2 + 43);
+        key.push_str(&self.prefix);
+        key.push_str("u:");
+        URL_SAFE_NO_PAD.encode_string(Sha256::digest(subject), &mut key);
         Key(key)
     }
 }

@@ -4,7 +4,7 @@
 //! follows it as it is:
 //!
 //! ```text
-//! S1{"v":3,"m":1,"c":1700000000,"i":1800,"a":43200,"s":"alice","w":9,"n":16}
+//! S1{"v":3,"m":1,"c":1700000000,"i":1800,"a":43200,"s":"alice","e":7,"w":9,"n":16}
 //! {"user":"alice"}
 //! ```
 //!
@@ -17,6 +17,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{Data, Grace, Session, Stored, Timeouts, Tombstone, WriteId};
+use crate::subject::Epoch;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 
@@ -53,6 +54,9 @@ struct SessionHead<'a> {
     /// The subject.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     s: Option<Cow<'a, str>>,
+    /// The epoch in which the session was bound to the subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    e: Option<u64>,
     /// The upstream cookie.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     u: Option<Cow<'a, str>>,
@@ -114,6 +118,7 @@ impl Session {
             i: self.timeouts.idle.get(),
             a: self.timeouts.absolute.get(),
             s: self.subject.as_deref().map(Cow::Borrowed),
+            e: self.epoch.map(Epoch::get),
             u: self.upstream_cookie.as_deref().map(Cow::Borrowed),
             w: self.write.0,
             n: data.len(),
@@ -134,6 +139,9 @@ impl Session {
         if head.v == Version::UNSTORED.get() || head.m > head.v || head.g.is_some_and(|(min, _)| min > head.m) {
             return Err(DecodeError::Head);
         }
+        if head.e.is_some() && head.s.is_none() {
+            return Err(DecodeError::Head);
+        }
         if head.n != data.len() {
             return Err(DecodeError::Data);
         }
@@ -144,6 +152,7 @@ impl Session {
             created: UnixSeconds::new(head.c),
             timeouts: Timeouts { idle: Seconds::new(head.i), absolute: Seconds::new(head.a) },
             subject: head.s.map(Cow::into_owned),
+            epoch: head.e.map(Epoch::new),
             upstream_cookie: head.u.map(Cow::into_owned),
             write: WriteId(head.w),
             data: Data::from_stored(data)?,

@@ -60,18 +60,24 @@ impl fmt::Debug for Data {
     }
 }
 
-/// `serde_json`'s compact form, restricted to ASCII (RFC 8259 section 7: anything may be escaped).
+/// Whether a header may hold it: ASCII, and not DEL, which JSON allows as it is and HTTP does not
+/// (RFC 9110 section 5.5). The control characters below it JSON escapes itself.
+const fn is_plain(character: char) -> bool {
+    character.is_ascii() && character != '\u{7f}'
+}
+
+/// `serde_json`'s compact form, restricted to what a header may hold (RFC 8259 section 7: anything may be escaped).
 struct Ascii;
 
 impl Formatter for Ascii {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        if fragment.is_ascii() {
+        if fragment.chars().all(is_plain) {
             return writer.write_all(fragment.as_bytes());
         }
         let mut units = [0; 2];
         let mut utf8 = [0; 4];
         for character in fragment.chars() {
-            if character.is_ascii() {
+            if is_plain(character) {
                 writer.write_all(character.encode_utf8(&mut utf8).as_bytes())?;
                 continue;
             }

@@ -1,4 +1,4 @@
-//! Answers that carry a session.
+//! Answers that carry a session, or several.
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -6,10 +6,11 @@ use hyper::StatusCode;
 use hyper::body::Body as _;
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Serialize;
 use session_core::gateway_api as names;
 
 use super::Answer;
-use crate::sessions::Live;
+use crate::sessions::{Live, Named};
 
 const GRACE_FROM: HeaderName = HeaderName::from_static(names::GRACE_FROM);
 const MIN_VERSION: HeaderName = HeaderName::from_static(names::MIN_VERSION);
@@ -26,6 +27,15 @@ const MARKER_VALUE: HeaderValue = HeaderValue::from_static(names::MARKER_VALUE);
 /// RFC 3986 section 2.3: the unreserved characters stay.
 const SUBJECT_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// One of a subject's sessions.
+#[derive(Serialize)]
+struct ListedSession {
+    id: String,
+    created: u64,
+    expires: u64,
+    version: u32,
+}
+
 /// `200` with the session.
 pub(super) fn session(live: Live) -> Answer {
     with_session(StatusCode::OK, live)
@@ -34,6 +44,22 @@ pub(super) fn session(live: Live) -> Answer {
 /// `201` with the session.
 pub(super) fn created(live: Live) -> Answer {
     with_session(StatusCode::CREATED, live)
+}
+
+/// `200` with what is to be told of a subject's sessions.
+pub(super) fn list(sessions: &[Named]) -> Answer {
+    let listed = sessions.iter().map(|Named { id, live }| ListedSession {
+        id: id.to_string(),
+        created: live.session.created().get(),
+        expires: live.expires.get(),
+        version: live.session.version().get(),
+    });
+    // Strings and numbers into a Vec: nothing in it can fail.
+    let body = serde_json::to_vec(&listed.collect::<Vec<_>>()).unwrap_or_default();
+    let mut answer = bare(StatusCode::OK, Bytes::from(body));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
 }
 
 /// `204`.

@@ -2,10 +2,11 @@
 
 use hyper::Method;
 use hyper::http::request::Parts;
+use percent_encoding::percent_decode_str;
 use session_core::gateway_api as names;
 use session_core::id::SessionId;
 use session_core::merge_patch::{self, Object};
-use session_core::record::{Change, NewSession, Timeouts};
+use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Timeouts};
 use session_core::time::Seconds;
 
 use super::fields::Fields;
@@ -16,12 +17,17 @@ const DEFAULT_IDLE: Seconds = Seconds::new(1800);
 const DEFAULT_ABSOLUTE: Seconds = Seconds::new(43_200);
 const DEFAULT_SUBJECT_KEY: &str = "user";
 const SESSION_METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
+const LIST_METHODS: &str = "GET, HEAD";
+const REVOKE_METHODS: &str = "POST";
 
 /// What a path leads to.
-#[derive(Clone, Copy)]
 pub(super) enum Route {
     /// A session, if what stands for its id is one.
     Session(Option<SessionId>),
+    /// A subject's sessions, if what stands for the subject may be one.
+    List(Option<String>),
+    /// Their end.
+    Revoke(Option<String>),
     /// Nothing, behind the token.
     Unknown,
     /// Nothing, outside of `/v1/`.
@@ -33,27 +39,50 @@ impl Route {
         let Some(path) = path.strip_prefix("/v1/") else {
             return Self::Outside;
         };
-        match path.strip_prefix("sessions/") {
-            Some(id) if !id.contains('/') => Self::Session(id.parse().ok()),
+        let mut segments = path.split('/');
+        match [segments.next(), segments.next(), segments.next(), segments.next()] {
+            [Some("sessions"), Some(id), None, None] => Self::Session(id.parse().ok()),
+            [Some("subjects"), Some(subject), Some("sessions"), None] => Self::List(read_subject(subject)),
+            [Some("subjects"), Some(subject), Some("revoke"), None] => Self::Revoke(read_subject(subject)),
             _ => Self::Unknown,
         }
     }
 
     /// The route as a metric's label.
-    pub(super) const fn name(self) -> &'static str {
+    pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Session(_) => "/v1/sessions/{id}",
+            Self::List(_) => "/v1/subjects/{subject}/sessions",
+            Self::Revoke(_) => "/v1/subjects/{subject}/revoke",
             Self::Unknown | Self::Outside => "none",
         }
     }
 
-    pub(super) const fn is_guarded(self) -> bool {
+    /// What a log line may say of the path: not who somebody is.
+    pub(super) const fn loggable<'a>(&self, path: &'a str) -> &'a str {
+        match self {
+            Self::List(_) | Self::Revoke(_) => self.name(),
+            Self::Session(_) | Self::Unknown | Self::Outside => path,
+        }
+    }
+
+    pub(super) const fn is_guarded(&self) -> bool {
         !matches!(self, Self::Outside)
     }
 }
 
-/// A call on one session.
+/// What a request asks for.
 pub(super) enum Call {
+    /// Something with one session.
+    Session(SessionId, SessionCall),
+    /// A subject's sessions.
+    List { subject: String },
+    /// Their end, but for one.
+    Revoke { subject: String, except: Option<SessionId> },
+}
+
+/// A call on one session.
+pub(super) enum SessionCall {
     Read { touch: Option<Seconds> },
     Create(Create),
     Change(Patch),
@@ -84,28 +113,51 @@ enum PatchForm {
 }
 
 impl Call {
-    pub(super) fn read(route: Route, head: &Parts) -> Result<(SessionId, Self), Refusal> {
-        let Route::Session(id) = route else {
-            return Err(Refusal::NoSuchPath);
-        };
-        let fields = Fields::new(&head.headers);
+    pub(super) fn read(route: Route, head: &Parts) -> Result<Self, Refusal> {
+        const NO_SUBJECT: Refusal = Refusal::Malformed("a subject is 1 to 512 bytes of UTF-8, percent-encoded");
         let query = head.uri.query();
-        let call = match head.method {
-            Method::GET | Method::HEAD => Self::read_read(&fields, query)?,
-            Method::PUT => Self::read_create(&fields, query)?,
-            Method::PATCH => Self::read_change(&fields, query)?,
-            Method::DELETE => {
-                no_flag(query)?;
-                Self::Destroy { precondition: fields.precondition()? }
+        match route {
+            Route::Session(id) => {
+                let call = SessionCall::read(head)?;
+                let id = id.ok_or(Refusal::Malformed("a session id is 32 lowercase hex digits"))?;
+                Ok(Self::Session(id, call))
             }
-            _ => return Err(Refusal::MethodNotAllowed { allow: SESSION_METHODS }),
-        };
-        let id = id.ok_or(Refusal::Malformed("a session id is 32 lowercase hex digits"))?;
-        Ok((id, call))
+            Route::List(subject) => {
+                if !matches!(head.method, Method::GET | Method::HEAD) {
+                    return Err(Refusal::MethodNotAllowed { allow: LIST_METHODS });
+                }
+                no_flag(query)?;
+                Ok(Self::List { subject: subject.ok_or(NO_SUBJECT)? })
+            }
+            Route::Revoke(subject) => {
+                if head.method != Method::POST {
+                    return Err(Refusal::MethodNotAllowed { allow: REVOKE_METHODS });
+                }
+                Ok(Self::Revoke { subject: subject.ok_or(NO_SUBJECT)?, except: read_except(query)? })
+            }
+            Route::Unknown | Route::Outside => Err(Refusal::NoSuchPath),
+        }
     }
 
     pub(super) const fn has_body(&self) -> bool {
-        matches!(self, Self::Create(_) | Self::Change(_))
+        matches!(self, Self::Session(_, SessionCall::Create(_) | SessionCall::Change(_)))
+    }
+}
+
+impl SessionCall {
+    fn read(head: &Parts) -> Result<Self, Refusal> {
+        let fields = Fields::new(&head.headers);
+        let query = head.uri.query();
+        match head.method {
+            Method::GET | Method::HEAD => Self::read_read(&fields, query),
+            Method::PUT => Self::read_create(&fields, query),
+            Method::PATCH => Self::read_change(&fields, query),
+            Method::DELETE => {
+                no_flag(query)?;
+                Ok(Self::Destroy { precondition: fields.precondition()? })
+            }
+            _ => Err(Refusal::MethodNotAllowed { allow: SESSION_METHODS }),
+        }
     }
 
     fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
@@ -151,6 +203,7 @@ impl Call {
                 patches: Vec::new(),
                 rotate,
                 grace: grace.unwrap_or(DEFAULT_ROTATION_GRACE),
+                seen: fields.version(names::SEEN_VERSION)?,
                 subject_key: subject_key(fields)?,
                 upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
             },
@@ -192,6 +245,24 @@ impl Patch {
         };
         Ok((self.change, self.precondition))
     }
+}
+
+/// The subject that a segment of a path stands for (RFC 3986 section 2.1). A `%` that starts no escape is a
+/// mistake of the caller's, and guessing what it stands for could end the wrong sessions.
+fn read_subject(segment: &str) -> Option<String> {
+    let is_whole = |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
+    let subject = percent_decode_str(segment).decode_utf8().ok()?;
+    let good = (1..=MAX_SUBJECT_BYTES).contains(&subject.len()) && segment.split('%').skip(1).all(is_whole);
+    good.then(|| subject.into_owned())
+}
+
+/// The session that `?except={id}` names.
+fn read_except(query: Option<&str>) -> Result<Option<SessionId>, Refusal> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else {
+        return Ok(None);
+    };
+    let id = query.strip_prefix("except=").and_then(|id| id.parse().ok());
+    id.map(Some).ok_or(Refusal::Malformed("the query is not except= and a session id"))
 }
 
 fn subject_key(fields: &Fields<'_>) -> Result<String, Refusal> {

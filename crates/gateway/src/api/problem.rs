@@ -5,6 +5,7 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
+use session_core::gateway_api as names;
 use session_core::record::ChangeError;
 
 use super::{Answer, answer};
@@ -53,13 +54,12 @@ impl Refusal {
     pub(super) fn answer(self) -> Answer {
         let (status, header) = self.status();
         let detail = self.detail();
-        let problem = Problem {
+        let (r#type, title) = match &self {
+            Self::Session(SessionError::TooManySessions(_)) => (names::TOO_MANY_SESSIONS, "Too many sessions"),
             // No type beyond the status: RFC 9457 section 4.2.1.
-            r#type: "about:blank",
-            title: status.canonical_reason().unwrap_or_default(),
-            status: status.as_u16(),
-            detail: &detail,
+            _ => ("about:blank", status.canonical_reason().unwrap_or_default()),
         };
+        let problem = Problem { r#type, title, status: status.as_u16(), detail: &detail };
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut answer = answer::bare(status, Bytes::from(body));
         let headers = answer.headers_mut();
@@ -96,7 +96,10 @@ impl Refusal {
                     let created = created.map(|created| answer::created_header(created.get()));
                     (StatusCode::CONFLICT, created)
                 }
-                SessionError::PreconditionFailed { .. } => (StatusCode::PRECONDITION_FAILED, None),
+                SessionError::TooManySessions(_) => (StatusCode::FORBIDDEN, None),
+                SessionError::PreconditionFailed { .. } | SessionError::Change(ChangeError::TokenEnded) => {
+                    (StatusCode::PRECONDITION_FAILED, None)
+                }
                 SessionError::Change(ChangeError::DataTooLarge { .. } | ChangeError::SubjectTooLong) => {
                     (StatusCode::PAYLOAD_TOO_LARGE, None)
                 }

@@ -1,6 +1,8 @@
 //! What calls on sessions come to.
 
+use session_core::id::SessionId;
 use session_core::record::{ChangeError, DecodeError, Session};
+use session_core::subject::TooManySessions;
 use session_core::time::UnixSeconds;
 use session_core::version::Version;
 
@@ -13,6 +15,15 @@ pub struct Live {
     pub session: Session,
     /// When it ends unless it is used.
     pub expires: UnixSeconds,
+}
+
+/// A session among others.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Its id.
+    pub id: SessionId,
+    /// The session.
+    pub live: Live,
 }
 
 /// How a creation went.
@@ -67,7 +78,10 @@ pub enum SessionError {
     /// The caller asks for what may not be.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// The store holds something under this id that is not a session.
+    /// The subject has as many sessions as it may have.
+    #[error(transparent)]
+    TooManySessions(#[from] TooManySessions),
+    /// The store holds something that no gateway wrote: a session's or a subject's record is damaged.
     #[error(transparent)]
     Stored(#[from] DecodeError),
     /// The store failed, or it is not known what became of the write.

@@ -238,6 +238,8 @@ fn mistakes_name_their_flag() {
         ("--body-timeout", "5"),
         ("--store-timeout", "0s"),
         ("--tombstone-ttl", "1500ms"),
+        ("--max-sessions-per-subject", "1001"),
+        ("--on-max-sessions", "panic"),
         ("--idle-timeout", "soon"),
         ("--max-connections", "0"),
         ("--drain-timeout", "-1s"),

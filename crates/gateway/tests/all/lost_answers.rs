@@ -187,3 +187,25 @@ async fn an_end_is_an_end() {
         direct.put(&id, "{}").await.expect(StatusCode::CONFLICT);
     }
 }
+
+/// The first write of a login is the one to the subject's record.
+#[tokio::test]
+async fn a_login_is_entered_once_and_a_revocation_is_made() {
+    let Setup { proxy, gateway, direct, _memcached } = setup().await;
+    let id = gateway.logged_in("alice").await;
+    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+        let id = fresh_id();
+        gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+        proxy.next_write(fault);
+        let login = gateway.patch(&id, r#"{"user":"alice"}"#).await.expect(StatusCode::OK);
+        assert_eq!(login.header("etag"), Some("\"2\""));
+        direct.get(&id).await.expect(StatusCode::OK);
+    }
+    assert_eq!(direct.listed("alice").await.len(), 3);
+    proxy.next_write(Fault::RequestLost);
+    gateway.revoke("alice", &format!("?except={id}")).await;
+    assert_eq!(direct.listed("alice").await, [id.as_str()]);
+    proxy.next_write(Fault::AnswerLost);
+    gateway.revoke("alice", "").await;
+    direct.get(&id).await.expect(StatusCode::NOT_FOUND);
+}

@@ -16,5 +16,8 @@ mod lifecycle;
 mod lost_answers;
 mod outage;
 mod panics;
+mod session_limit;
 mod store_contract;
+mod subject_races;
+mod subjects;
 mod support;

@@ -22,6 +22,10 @@ fn patient_client(memcached: &Memcached) -> Client {
 }
 
 async fn everything_is_unavailable(gateway: &Gateway, id: &str) {
+    for (method, target) in [("GET", "/v1/subjects/alice/sessions"), ("POST", "/v1/subjects/alice/revoke")] {
+        let refused = gateway.call(method, target, &[], "").await.expect(StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(refused.header("retry-after"), Some("1"), "{method}");
+    }
     for (method, headers) in [
         ("GET", vec![]),
         ("HEAD", vec![]),
@@ -121,6 +125,32 @@ async fn a_value_that_no_gateway_wrote() {
         gateway.session("DELETE", &id, &[], "").await.expect(StatusCode::NO_CONTENT);
         gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
     }
+}
+
+#[tokio::test]
+async fn a_subject_record_that_no_gateway_wrote() {
+    let memcached = Memcached::start();
+    let gateway = Gateway::start_with(&(memcached.url() + PATIENT), &["--store-timeout", "20s"]);
+    let client = patient_client(&memcached);
+    let key = Keyspace::new("sm:").unwrap().subject("alice");
+    for nonsense in ["nonsense", "", "U1{}\n", "U9{\"e\":1,\"u\":1}\n", "T1{\"e\":1}"] {
+        let id = gateway.logged_in("alice").await;
+        client.set(&key, nonsense.as_bytes(), Seconds::new(60)).await.unwrap();
+        gateway.get(&id).await.expect(StatusCode::INTERNAL_SERVER_ERROR);
+        gateway.put(&fresh_id(), r#"{"user":"alice"}"#).await.expect(StatusCode::INTERNAL_SERVER_ERROR);
+        let list = gateway.call("GET", "/v1/subjects/alice/sessions", &[], "").await;
+        list.expect(StatusCode::INTERNAL_SERVER_ERROR);
+        // To end everything works whatever is there.
+        gateway.revoke("alice", "").await;
+        gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+    }
+    let (id, damaged) = (gateway.logged_in("alice").await, gateway.logged_in("alice").await);
+    let session = Keyspace::new("sm:").unwrap().session(damaged.parse().unwrap());
+    client.set(&session, b"nonsense", Seconds::new(60)).await.unwrap();
+    assert_eq!(gateway.listed("alice").await, [id.as_str()]);
+    gateway.revoke("alice", &format!("?except={damaged}")).await;
+    gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+    assert!(!gateway.log().contains("alice"), "the log names somebody");
 }
 
 #[tokio::test]

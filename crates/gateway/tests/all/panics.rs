@@ -44,6 +44,7 @@ async fn a_panic_is_an_answer_with_the_marker() {
         max_data_bytes: 1000,
         store_timeout: std::time::Duration::from_mins(1),
         tombstone_ttl: Seconds::new(60),
+        session_limit: None,
     };
     let limits = Limits { body_bytes: 1000, body_timeout: settings.store_timeout };
     let sessions = Sessions::new(Buggy, settings, metrics.clone());

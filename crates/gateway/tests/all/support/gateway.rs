@@ -8,13 +8,13 @@ use std::thread;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::Request;
+use hyper::{Request, StatusCode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http::{Connection, Reply};
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, eventually, fresh_id};
 
 pub(crate) const TOKEN: &str = "test-token-0123456789";
 pub(crate) const JSON: (&str, &str) = ("content-type", "application/json");
@@ -73,6 +73,11 @@ impl Gateway {
         gateway
     }
 
+    /// For tests in which nothing is meant to be slow, on machines that are.
+    pub(crate) fn start_patient(store: &str, flags: &[&str]) -> Self {
+        Self::start_with(store, &[&["--store-timeout", "20s"], flags].concat())
+    }
+
     /// One request with a good token, on a connection of its own.
     pub(crate) async fn call(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Reply {
         let mut connection = Connection::open(&self.address).await.unwrap();
@@ -94,6 +99,26 @@ impl Gateway {
 
     pub(crate) async fn patch(&self, id: &str, body: &str) -> Reply {
         self.session("PATCH", id, &[PATCH], body).await
+    }
+
+    /// A new session of that subject.
+    pub(crate) async fn logged_in(&self, subject: &str) -> String {
+        let id = fresh_id();
+        self.put(&id, &json!({ "user": subject }).to_string()).await.expect(StatusCode::CREATED);
+        id
+    }
+
+    /// Ends the subject's sessions; `which` is a query or nothing.
+    pub(crate) async fn revoke(&self, subject: &str, which: &str) {
+        let target = format!("/v1/subjects/{subject}/revoke{which}");
+        self.call("POST", &target, &[], "").await.expect(StatusCode::NO_CONTENT);
+    }
+
+    /// The ids of the subject's sessions.
+    pub(crate) async fn listed(&self, subject: &str) -> Vec<String> {
+        let target = format!("/v1/subjects/{subject}/sessions");
+        let list = self.call("GET", &target, &[], "").await.expect(StatusCode::OK).json();
+        list.as_array().unwrap().iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
     }
 
     pub(crate) async fn admin(&self, path: &str) -> Reply {

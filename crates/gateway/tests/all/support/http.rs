@@ -42,7 +42,8 @@ impl Reply {
             if !self.body.is_empty() {
                 let problem = self.json();
                 assert_eq!(problem["status"], u64::from(self.status), "{problem}");
-                assert_eq!(problem["type"], "about:blank", "{problem}");
+                let kind = if self.status == 403 { "too-many-sessions" } else { "about:blank" };
+                assert_eq!(problem["type"], kind, "{problem}");
                 assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
             }
         }
@@ -62,6 +63,7 @@ impl Connection {
     }
 
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Reply> {
+        self.0.ready().await?;
         let (head, body) = self.0.send_request(request).await?.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })

@@ -1,6 +1,8 @@
 //! A memcached of a test's own.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -56,6 +58,15 @@ impl Memcached {
 
     pub(crate) fn url(&self) -> String {
         format!("memcached://{}", self.node())
+    }
+
+    /// Sends one command, as another client would, and returns the first line of the answer.
+    pub(crate) fn command(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(self.node()).unwrap();
+        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
     }
 
     pub(crate) fn stop(mut self) -> u16 {

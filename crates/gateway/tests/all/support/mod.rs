@@ -24,3 +24,22 @@ pub(crate) fn fresh_id() -> String {
     getrandom::fill(&mut bytes).unwrap();
     session_core::id::SessionId::from_bytes(bytes).to_string()
 }
+
+/// The same tests over each store, with these flags.
+macro_rules! over_both_stores {
+    ($flags:tt, $($test:ident),+ $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+                super::$test(&$crate::support::gateway::Gateway::start_patient("memory:", &$flags)).await;
+            })+
+        }
+        mod memcached {
+            $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
+                let memcached = $crate::support::memcached::Memcached::start();
+                let store = format!("{}?exchange_timeout=10s&connect_timeout=10s", memcached.url());
+                super::$test(&$crate::support::gateway::Gateway::start_patient(&store, &$flags)).await;
+            })+
+        }
+    };
+}
+pub(crate) use over_both_stores;

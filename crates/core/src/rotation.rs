@@ -1,0 +1,75 @@
+//! Rotation: which tokens of a session are still good.
+//!
+//! A session has a `min_version`; rotation raises it, and older tokens end. Those in use right before it get a grace, so
+//! that requests in flight survive. The filter asks when a request comes, the gateway again when a write is
+//! committed: a login in between must not let the write's client in.
+
+use crate::time::UnixSeconds;
+use crate::version::Version;
+
+/// How long a rotation spares the tokens in use right before it.
+///
+/// Only the generation directly before: otherwise the grace of a second rotation would open the session
+/// again for tokens that a login had ended for good. After a change of the subject it spares none,
+/// and only tells that an older token may be late rather than stale.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grace {
+    /// The oldest version that the grace covers.
+    pub from: Version,
+    /// From then on only the session's own `min_version` counts.
+    pub until: UnixSeconds,
+}
+
+/// How a token of some version stands with its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// No rotation since it was issued.
+    Good,
+    /// Ended by a rotation, but spared by its grace.
+    Spared,
+    /// Ended by a rotation a moment ago: its client may have a newer one already.
+    Late,
+    /// Ended by a rotation.
+    Ended,
+}
+
+impl Standing {
+    /// The standing of a token of this version.
+    #[must_use]
+    pub fn of(token: Version, min_version: Version, grace: Option<Grace>, now: UnixSeconds) -> Self {
+        match grace.filter(|grace| now < grace.until) {
+            _ if token >= min_version => Self::Good,
+            Some(grace) if token >= grace.from => Self::Spared,
+            Some(_) => Self::Late,
+            None => Self::Ended,
+        }
+    }
+
+    /// Whether the token opens the session.
+    #[must_use]
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Good | Self::Spared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_and_the_grace() {
+        let standing = |token, grace: Option<(u32, u64)>, now| {
+            let grace = grace.map(|(from, until)| Grace { from: Version::new(from), until: UnixSeconds::new(until) });
+            Standing::of(Version::new(token), Version::new(7), grace, UnixSeconds::new(now))
+        };
+        let grace = Some((5, 2000));
+        assert_eq!(standing(7, None, 1999), Standing::Good);
+        assert_eq!(standing(8, grace, 1999), Standing::Good);
+        assert_eq!(standing(6, None, 1999), Standing::Ended);
+        assert_eq!(standing(6, grace, 1999), Standing::Spared);
+        assert_eq!(standing(5, grace, 1999), Standing::Spared);
+        assert_eq!(standing(4, grace, 1999), Standing::Late);
+        assert_eq!(standing(6, grace, 2000), Standing::Ended);
+        assert_eq!(standing(4, grace, 2000), Standing::Ended);
+    }
+}

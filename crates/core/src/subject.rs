@@ -1,0 +1,215 @@
+//! The subject record: which sessions of somebody are good.
+//!
+//! A session that belongs to a subject lives only while its subject's record [admits](Subject::admits) it. So one
+//! write to the record ends all of a subject's sessions, however many there are, and a record that the store lost
+//! ends them too: whoever creates it anew draws another [`Epoch`], and nothing that the old record had ended comes
+//! back.
+//!
+//! A session enters with [`Subject::bind`] before it is written itself; between the two the record may change, and the
+//! session then is written as one that is not good. All of a subject's sessions leave with [`Subject::revoke`], one
+//! with [`Subject::forget`].
+
+mod codec;
+
+use core::fmt;
+use core::num::NonZeroUsize;
+
+use crate::id::SessionId;
+use crate::record::{Session, Stored};
+use crate::time::{Seconds, UnixSeconds};
+use crate::version::Version;
+
+/// How long a session may take from being bound to being written before it is held for one that never came.
+const BINDING_TIME: Seconds = Seconds::new(60);
+/// The record outlives its sessions by this much, as clocks differ between machines.
+const CLOCK_ALLOWANCE: Seconds = Seconds::new(60);
+
+/// Names one reign of a subject's record, from its creation or a revocation to the next.
+///
+/// 64 random bits rather than a counter, which would start over after the store lost the record. Only equality counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
+
+/// What is kept for a subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    epoch: Epoch,
+    /// A session of an earlier epoch that a revocation spared.
+    spared: Option<(SessionId, Epoch)>,
+    /// When the last of the sessions ends, used or not.
+    until: UnixSeconds,
+    /// In the order in which they were bound.
+    members: Vec<Member>,
+}
+
+/// A session of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its id.
+    pub id: SessionId,
+    /// The first of its versions that belongs to the subject.
+    pub version: Version,
+    /// When it was bound.
+    pub since: UnixSeconds,
+    /// When it ends, used or not.
+    pub until: UnixSeconds,
+}
+
+/// How many sessions a subject may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLimit {
+    /// The number, at most [`Subject::MAX_MEMBERS`].
+    pub most: NonZeroUsize,
+    /// What happens to one more.
+    pub beyond: Beyond,
+}
+
+/// What a session more than allowed leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beyond {
+    /// The oldest ends.
+    EndOldest,
+    /// It is refused.
+    Refuse,
+}
+
+/// The subject has as many sessions as it may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySessions;
+
+impl Epoch {
+    /// The epoch of these random bytes.
+    #[must_use]
+    pub const fn from_random(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes))
+    }
+
+    /// The epoch as stored.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number to store.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl Subject {
+    /// The most sessions that a record lists. A subject may have more, unless there is a limit; the oldest are then
+    /// left out of the list and nothing else.
+    pub const MAX_MEMBERS: usize = 1000;
+
+    /// A record without sessions.
+    #[must_use]
+    pub const fn new(epoch: Epoch) -> Self {
+        Self { epoch, spared: None, until: UnixSeconds::new(0), members: Vec::new() }
+    }
+
+    /// The epoch that sessions bound now get.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The sessions, the one bound first in front.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Whether a session that was bound in `epoch` is good. Where the number of sessions is `limited` it has to be
+    /// listed, too: leaving the list then is what ends it, in the same write that lets another in.
+    #[must_use]
+    pub fn admits(&self, id: SessionId, epoch: Epoch, limited: bool) -> bool {
+        let reigns = epoch == self.epoch || self.spared == Some((id, epoch));
+        reigns && (!limited || self.members.iter().any(|member| member.id == id))
+    }
+
+    /// Whether one more session needs none to be forgotten, ended or refused.
+    #[must_use]
+    pub fn has_room_for(&self, id: SessionId, limit: Option<SessionLimit>) -> bool {
+        let others = self.members.iter().filter(|member| member.id != id).count();
+        limit.is_none_or(|limit| others < limit.most.get())
+    }
+
+    /// Takes a session in, and returns those that have to end for it.
+    pub fn bind(&mut self, member: Member, limit: Option<SessionLimit>) -> Result<Vec<Member>, TooManySessions> {
+        self.members.retain(|other| other.until.plus(CLOCK_ALLOWANCE) > member.since);
+        let refuses = limit.is_some_and(|limit| limit.beyond == Beyond::Refuse);
+        if refuses && !self.has_room_for(member.id, limit) {
+            return Err(TooManySessions);
+        }
+        self.members.retain(|other| other.id != member.id);
+        self.members.push(member);
+        self.until = self.until.max(member.until.plus(CLOCK_ALLOWANCE));
+        let most = limit.map_or(Self::MAX_MEMBERS, |limit| limit.most.get());
+        let beyond = self.members.len().saturating_sub(most);
+        let left_out: Vec<_> = self.members.drain(..beyond).collect();
+        Ok(if limit.is_some() { left_out } else { Vec::new() })
+    }
+
+    /// Takes these entries off the list. One that was bound again since is another entry.
+    pub fn forget(&mut self, gone: &[Member]) {
+        self.members.retain(|member| !gone.contains(member));
+    }
+
+    /// Takes a session off the list that left its subject at `version`.
+    pub fn forget_before(&mut self, id: SessionId, version: Version) {
+        self.members.retain(|member| member.id != id || member.version >= version);
+    }
+
+    /// Ends every session but the one `except`, if that is good now: it is named by its id and epoch. `epoch` is drawn
+    /// at random; that it differs from the present one is seen to here.
+    #[must_use]
+    pub fn revoke(&self, epoch: Epoch, except: Option<(SessionId, Epoch)>) -> Self {
+        let spared = except.filter(|(id, epoch)| self.admits(*id, *epoch, false));
+        let taken = |epoch| epoch == self.epoch || spared.is_some_and(|(_, spared)| spared == epoch);
+        let mut epoch = epoch;
+        while taken(epoch) {
+            epoch = Epoch(epoch.0.wrapping_add(1));
+        }
+        let stays = |member: &&Member| spared.is_some_and(|(id, _)| id == member.id);
+        Self { epoch, spared, until: self.until, members: self.members.iter().filter(stays).copied().collect() }
+    }
+
+    /// How long a store has to keep the record.
+    #[must_use]
+    pub fn lifetime_left(&self, now: UnixSeconds) -> Seconds {
+        self.until.since(now).max(Seconds::new(1))
+    }
+
+    /// Whether the list may forget `member`, under whose id a store has `found` this: it is not a session of the
+    /// subject any more, and it is not one that is just about to be written.
+    #[must_use]
+    pub fn is_stale(&self, member: Member, subject: &str, found: Option<&Stored>, now: UnixSeconds) -> bool {
+        let overdue = now.since(member.since) > BINDING_TIME;
+        match found {
+            Some(Stored::Tombstone(_)) => true,
+            Some(Stored::Session(session)) if session.version() < member.version => overdue,
+            Some(Stored::Session(session)) => !self.is_session_of(subject, member.id, session, now),
+            // Only a creation writes where there is nothing.
+            None => overdue || member.version != Version::FIRST,
+        }
+    }
+
+    /// Whether this is a good session of the `subject` that the record belongs to, list or no list.
+    #[must_use]
+    pub fn is_session_of(&self, subject: &str, id: SessionId, session: &Session, now: UnixSeconds) -> bool {
+        let admitted = session.epoch().is_some_and(|epoch| self.admits(id, epoch, false));
+        admitted && session.subject() == Some(subject) && session.lifetime_left(now).is_some()
+    }
+}
+
+impl fmt::Display for TooManySessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the subject has as many sessions as it may have")
+    }
+}
+
+impl core::error::Error for TooManySessions {}
+
+#[cfg(test)]
+mod tests;

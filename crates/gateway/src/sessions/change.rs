@@ -1,0 +1,181 @@
+//! Creating and changing sessions.
+
+use std::sync::Arc;
+
+use session_core::id::SessionId;
+use session_core::record::{Change, NewSession, Session, Write, WriteId};
+use session_core::time::{Seconds, UnixSeconds};
+
+use super::line::Attempts;
+use super::outcome::{Created, Live, Precondition, SessionError};
+use super::subjects::Bound;
+use super::{Found, Sessions, live, membership, now};
+use crate::store::{Cas, Key, Replaced, Store, StoreError};
+
+impl<S: Store> Sessions<S> {
+    /// Stores a new session. With `merge_within`, data for an anonymous session that was created at
+    /// most that long ago is merged into it.
+    pub async fn create(
+        &self,
+        id: SessionId,
+        new: NewSession,
+        merge_within: Option<Seconds>,
+    ) -> Result<Created, SessionError> {
+        let now = now();
+        let key = self.settings.keyspace.session(id);
+        let write = self.write(now)?;
+        let session = Session::create(new.clone(), write)?;
+        let lifetime = session.lifetime_left(now).unwrap_or(Seconds::new(1));
+        self.in_time(async {
+            // An answer that got lost: from then on only a positive finding counts.
+            let mut lost: Option<StoreError> = None;
+            // A session with a subject is bound to it first, which may end another one: not for an id that is taken.
+            let mut looks_free = session.subject().is_none();
+            loop {
+                if looks_free {
+                    let session = self.bound(id, session.clone()).await?;
+                    match self.store.add(&key, &session.encode(), lifetime).await {
+                        Ok(true) => return Ok(Created::New(live(session, lifetime, now))),
+                        Ok(false) => {}
+                        Err(error @ StoreError::Unknown(_)) if lost.is_none() => {
+                            self.metrics.lost_answer();
+                            lost = Some(error);
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                let (created, mergeable) = match self.find(id, &key, now).await? {
+                    // Perhaps it expired between the two looks.
+                    Found::Nothing => {
+                        looks_free = true;
+                        continue;
+                    }
+                    Found::Session(found, _) if found.write() == write.id => {
+                        return Ok(Created::New(live(found, lifetime, now)));
+                    }
+                    Found::Session(found, _) => {
+                        let mergeable = merge_within.is_some_and(|within| found.may_merge(within, now));
+                        (Some(found.created()), mergeable)
+                    }
+                    Found::Ended => (None, false),
+                };
+                if !mergeable {
+                    return Err(lost.map_or(SessionError::Exists { created }, SessionError::Store));
+                }
+                let within = merge_within.unwrap_or(Seconds::ZERO);
+                let change = Change {
+                    patches: vec![new.data.clone()],
+                    rotate: false,
+                    grace: within,
+                    seen: None,
+                    subject_key: new.subject_key.clone(),
+                    upstream_cookie: new.upstream_cookie.clone(),
+                };
+                let guard = |found: &Session| {
+                    let created = Some(found.created());
+                    let mergeable = found.may_merge(within, now);
+                    if mergeable { Ok(()) } else { Err(SessionError::Exists { created }) }
+                };
+                match self.swap(id, &key, &change, guard, write).await {
+                    Ok(live) => return Ok(Created::Merged(live)),
+                    // Gone again: the id is free for a creation.
+                    Err(SessionError::NotFound) => {}
+                    Err(error @ SessionError::Exists { .. }) => return Err(lost.map_or(error, SessionError::Store)),
+                    Err(error) => return Err(error),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Changes the session, if it is there.
+    pub async fn change(
+        &self,
+        id: SessionId,
+        change: &Change,
+        precondition: &Precondition,
+    ) -> Result<Live, SessionError> {
+        let write = self.write(now())?;
+        let key = self.settings.keyspace.session(id);
+        let guard = |found: &Session| precondition.check(found);
+        self.in_time(self.swap(id, &key, change, guard, write)).await
+    }
+
+    /// Applies `change` to whatever the session is by then and that `guard` lets pass, until it is stored.
+    async fn swap(
+        &self,
+        id: SessionId,
+        key: &Key,
+        change: &Change,
+        guard: impl Fn(&Session) -> Result<(), SessionError>,
+        write: Write,
+    ) -> Result<Live, SessionError> {
+        let mut attempts = Attempts::default();
+        let mut lost: Option<(StoreError, Cas)> = None;
+        loop {
+            let found = self.find(id, key, write.now).await?;
+            let Found::Session(session, entry) = found else {
+                // Ended or gone: whatever became of a write before, nothing of it is left.
+                return Err(SessionError::NotFound);
+            };
+            // After a lost answer the write may have happened, or may do so yet. Unless the value is the very one it
+            // was meant to replace (then trying again is safe: one of the two can win), the write id tells.
+            if let Some((_, cas)) = &lost
+                && entry.cas != *cas
+            {
+                if session.write() == write.id {
+                    return Ok(live(session, entry.remaining, write.now));
+                }
+                // Somebody else's change is there now. Ours may be under it, and it may not.
+                return Err(lost.map_or(SessionError::TimedOut, |(error, _)| error.into()));
+            }
+            guard(&session)?;
+            let next = session.change(change.clone(), write)?;
+            let Some(lifetime) = next.lifetime_left(write.now) else {
+                return Err(SessionError::NotFound);
+            };
+            let next = self.bound(id, next).await?;
+            match self.store.replace(key, &next.encode(), entry.cas, lifetime).await {
+                Ok(Replaced::Stored) => {
+                    if session.subject() != next.subject()
+                        && let Some((subject, version)) = membership(&session)
+                    {
+                        self.left(subject, id, version).await;
+                    }
+                    return Ok(live(next, lifetime, write.now));
+                }
+                Ok(Replaced::Conflict | Replaced::Missing) => {}
+                Err(error @ StoreError::Unknown(_)) => {
+                    self.metrics.lost_answer();
+                    lost = Some((error, entry.cas));
+                }
+                Err(error) => return Err(error.into()),
+            }
+            self.metrics.cas_retry();
+            self.line.after_loss(key, &mut attempts).await;
+        }
+    }
+
+    /// The session as it may be written: bound, if it has a subject and is not yet.
+    ///
+    /// In this order, because the session then carries the epoch of before its own write: a revocation that comes
+    /// between the two changes the epoch, and the session is not good from the start.
+    async fn bound(&self, id: SessionId, session: Session) -> Result<Session, SessionError> {
+        let (Some(subject), None) = (session.subject(), session.epoch()) else {
+            return Ok(session);
+        };
+        let subject = subject.to_owned();
+        let Bound { epoch, ended } = self.subjects.bind(&subject, id, &session).await?;
+        if !ended.is_empty() {
+            let subjects = Arc::clone(&self.subjects);
+            self.background.run(async move { subjects.bury(&subject, &ended).await }).await;
+        }
+        Ok(session.bound_in(epoch))
+    }
+
+    fn write(&self, now: UnixSeconds) -> Result<Write, SessionError> {
+        let mut bytes = [0; 8];
+        getrandom::fill(&mut bytes).map_err(SessionError::Random)?;
+        Ok(Write { now, id: WriteId::from_random(bytes), max_data_bytes: self.settings.max_data_bytes })
+    }
+}
