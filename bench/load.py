@@ -21,13 +21,15 @@ class Load:
     p99_ms: float
 
 
-def run_wrk(url: str, headers: Sequence[str], connections: int, seconds: float, cpus: frozenset[int]) -> Load:
+def run_wrk(
+    url: str, headers: Sequence[str], connections: int, seconds: float, cpus: frozenset[int], script: Path = REPORT
+) -> Load:
     """Asks for `url` on all connections at once until the time is over; fails if any answer was no success."""
     # One thread: on the machines this runs on, wrk never is what limits a row.
     command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{seconds:.0f}s"]
     command += [argument for header in headers for argument in ("--header", header)]
     finished = subprocess.run(
-        pinned([*command, "--script", str(REPORT), url], cpus), capture_output=True, text=True, check=False
+        pinned([*command, "--script", str(script), url], cpus), capture_output=True, text=True, check=False
     )
     if finished.returncode != 0:
         raise BenchError(f"wrk failed: {finished.stderr.strip() or finished.stdout.strip()}")

@@ -100,6 +100,12 @@ class Server:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
+    def resident_bytes(self) -> int:
+        """The memory that the server holds right now."""
+        # proc_pid_statm(5): pages; the second field is the resident set.
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     def stop(self) -> None:
         self._process.terminate()
         try:

@@ -47,6 +47,7 @@ class Summary:
     cpu_ratio: float
     rate: float
     rate_ratio: float
+    rate_ratio_spread: float
     p50_ms: float
     p99_ms: float
     # How much of its CPU the Envoy under test used: under 0.9, something else limited the row's rate.
@@ -62,6 +63,7 @@ def summarize(key: str, title: str, rounds: Sequence[Measurement], bare: Sequenc
 
     pairs = list(zip(rounds, bare, strict=True))
     extras = [own.cpu_us - other.cpu_us for own, other in pairs]
+    rate_ratios = [own.rate / other.rate for own, other in pairs]
     return Summary(
         key=key,
         title=title,
@@ -70,7 +72,8 @@ def summarize(key: str, title: str, rounds: Sequence[Measurement], bare: Sequenc
         extra_spread_us=spread(extras),
         cpu_ratio=median(own.cpu_us / other.cpu_us for own, other in pairs),
         rate=middle(lambda one: one.rate),
-        rate_ratio=median(own.rate / other.rate for own, other in pairs),
+        rate_ratio=median(rate_ratios),
+        rate_ratio_spread=spread(rate_ratios),
         p50_ms=middle(lambda one: one.p50_ms),
         p99_ms=middle(lambda one: one.p99_ms),
         busy=middle(lambda one: one.cpu_seconds / one.seconds),
@@ -119,7 +122,7 @@ def markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
+class CostTarget:
     """A promise of the project about a row's extra CPU: at most `factor` times that of another row."""
 
     row: str
@@ -134,12 +137,39 @@ class Target:
         limit = self.factor * other.extra_us
         # Noise of the limit counts, too.
         noise = own.extra_spread_us + self.factor * other.extra_spread_us
-        distance = own.extra_us - limit
-        outcome = "within the noise" if abs(distance) <= noise else "missed" if distance > 0 else "met"
+        outcome = judge(own.extra_us - limit, noise)
         return f"{self.row} adds {own.extra_us:.1f} us, {self.factor:g} x {self.other} is {limit:.1f} us: {outcome}"
 
 
-TARGETS = (Target("stored", 1, "ext-authz"),)
+@dataclass(frozen=True)
+class RateTarget:
+    """A promise of the project about a row's throughput: at least this share of bare Envoy's."""
+
+    row: str
+    share: float
+
+    def verdict(self, rows: Mapping[str, Summary]) -> str | None:
+        """`None` if the bench didn't measure the row."""
+        own = rows.get(self.row)
+        if own is None:
+            return None
+        outcome = judge(self.share - own.rate_ratio, own.rate_ratio_spread)
+        return f"{self.row} has {own.rate_ratio:.1%} of bare Envoy's throughput, at least {self.share:.0%}: {outcome}"
+
+
+def judge(excess: float, noise: float) -> str:
+    """What to say of a figure that is over its limit by `excess`."""
+    if abs(excess) <= noise:
+        return "within the noise"
+    return "missed" if excess > 0 else "met"
+
+
+TARGETS = (
+    CostTarget("cached", 2, "noop"),
+    RateTarget("cached", 0.85),
+    CostTarget("cached", 0.25, "ext-authz"),
+    CostTarget("cold", 1, "ext-authz"),
+)
 
 
 def verdicts(rows: Sequence[Summary]) -> list[str]:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from json import loads
 
 from processes import BenchError
-from topology import BARE, EXT_AUTHZ, LUA, NOOP, SESSION_DATA, SESSION_MESH, Envoy, Proxy, get
+from topology import BARE, EXT_AUTHZ, LUA, NOOP, SESSION_DATA, SESSION_MESH, SESSION_MESH_COLD, Envoy, Proxy, get
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,16 @@ ROWS = (
         cookie=lambda sessions: sessions.anonymous_cookie,
     ),
     Row(
-        "stored",
-        "session-mesh, stored session, read by callout",
+        "cached",
+        "session-mesh, cached session",
         SESSION_MESH,
+        lambda seen, sessions: seen == sessions.stored,
+        cookie=lambda sessions: sessions.stored_cookie,
+    ),
+    Row(
+        "cold",
+        "session-mesh, cold read by callout",
+        SESSION_MESH_COLD,
         lambda seen, sessions: seen == sessions.stored,
         cookie=lambda sessions: sessions.stored_cookie,
         callout="session_gateway",

@@ -2,7 +2,7 @@
 
 import unittest
 
-from results import Measurement, Summary, Target, spread, summarize, table
+from results import CostTarget, Measurement, RateTarget, Summary, spread, summarize, table
 
 
 def turn(cpu_us: float, rate: int = 1000) -> Measurement:
@@ -19,7 +19,7 @@ def turn(cpu_us: float, rate: int = 1000) -> Measurement:
 
 
 def summary(key: str, extra_us: float, spread_us: float) -> Summary:
-    return Summary(key, key, 0.0, extra_us, spread_us, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return Summary(key, key, 0.0, extra_us, spread_us, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Summaries(unittest.TestCase):
@@ -47,11 +47,20 @@ class Summaries(unittest.TestCase):
 
 class Verdicts(unittest.TestCase):
     def test_a_target_is_judged_beyond_the_noise_only(self) -> None:
-        target = Target("own", 2, "other")
+        target = CostTarget("own", 2, "other")
         for extra, outcome in ((10, "met"), (19.5, "within the noise"), (20.5, "within the noise"), (25, "missed")):
             rows = {"own": summary("own", extra, 1), "other": summary("other", 10, 0.5)}
             self.assertEqual((target.verdict(rows) or "").rpartition(": ")[2], outcome)
         self.assertIsNone(target.verdict({"own": summary("own", 1, 0)}))
+
+    def test_more_throughput_is_better(self) -> None:
+        target = RateTarget("own", 0.85)
+        for rate, outcome in ((950, "met"), (855, "within the noise"), (845, "within the noise"), (700, "missed")):
+            bare = [turn(10, 1000)] * 3
+            own = [turn(10, rate - 10), turn(10, rate), turn(10, rate + 10)]
+            rows = {"own": summarize("own", "own", own, bare)}
+            self.assertEqual((target.verdict(rows) or "").rpartition(": ")[2], outcome)
+        self.assertIsNone(target.verdict({}))
 
 
 class Table(unittest.TestCase):

@@ -26,10 +26,20 @@ LOOPBACK = "127.0.0.1"
 # What the measured session holds: a login and a cart, as an upstream would keep them.
 SESSION_DATA: dict[str, object] = {"user": "alice", "cart": {"items": 2, "total": "18.40"}, "theme": "dark"}
 
-SESSION_MESH_CONFIGURATION = {
+SESSION_MESH_CONFIGURATION: dict[str, object] = {
     # The other callouts wait as long. A full CPU makes them slow; that is a number here and not a failure.
     "gateway": {"cluster": "session_gateway", "timeout": "5s"},
     "create": "lazy",
+}
+# Every request reads its session by a callout that is its own, and fills the cache with the answer: a miss, each time.
+ALWAYS_READ: dict[str, object] = {"rules": [{"path_prefix": "/", "session": "strict"}]}
+FEW_SLOTS: dict[str, object] = {"cache": {"slots": 4096}}
+# A cluster's options for HTTP/2; without any, Envoy speaks HTTP/1.1.
+HTTP2: dict[str, object] = {
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
 }
 
 
@@ -55,6 +65,8 @@ class Proxy:
 BARE = Proxy("bare", "none.yaml")
 NOOP = Proxy("noop", "noop.yaml")
 SESSION_MESH = Proxy("session-mesh", "session-mesh.yaml", SESSION_MESH_CONFIGURATION)
+SESSION_MESH_COLD = Proxy("session-mesh-cold", "session-mesh.yaml", SESSION_MESH_CONFIGURATION | ALWAYS_READ)
+SESSION_MESH_FEW_SLOTS = Proxy("session-mesh-few-slots", "session-mesh.yaml", SESSION_MESH_CONFIGURATION | FEW_SLOTS)
 LUA = Proxy("lua", "lua.yaml")
 EXT_AUTHZ = Proxy("ext-authz", "ext-authz.yaml")
 
@@ -127,9 +139,11 @@ class Topology:
         folder: Path,
         *,
         direct: bool,
+        http2_callouts: bool,
         envoy_arguments: Sequence[str] = (),
     ) -> None:
         self._binaries, self._proxies, self._cpus, self._folder, self._direct = binaries, proxies, cpus, folder, direct
+        self._callout_protocol = json.dumps(HTTP2 if http2_callouts else {})
         self._envoy_command = [str(binaries.envoy), *envoy_arguments]
         # Those of the filter and the gateway; new for each bench, in no file and no command line.
         self._env = {
@@ -176,6 +190,7 @@ class Topology:
                 {
                     "routes": application_routes if self._direct else render("upstream-route.yaml", {}),
                     "filter": http_filter,
+                    "callout_protocol": self._callout_protocol,
                     "upstream_port": str(upstream.port("application")),
                     "authorizer_port": str(upstream.port("authorizer")),
                     "gateway_port": str(gateway_port),

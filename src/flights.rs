@@ -5,7 +5,7 @@
 //! context asks again for those who wait.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Weak;
 
 use session_core::exchange::LookUp;
@@ -13,19 +13,13 @@ use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
 use session_core::version::Version;
 
+use crate::host::OwnedAnswer;
 use crate::stream::Inner;
 
 /// A stream that waits for somebody else's lookup.
 pub(crate) struct Waiter {
     pub(crate) context_id: u32,
     pub(crate) stream: Weak<RefCell<Inner>>,
-}
-
-/// An answer, kept until the waiters were resumed.
-#[derive(Default)]
-pub(crate) struct OwnedAnswer {
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
-    pub(crate) body: Vec<u8>,
 }
 
 /// A question of the root context's own.
@@ -43,17 +37,39 @@ struct Flight {
     waiters: Vec<Waiter>,
 }
 
+/// What streams leave to the root context.
+#[derive(Default)]
+pub(crate) struct Left {
+    /// Answers for waiters, to be handed out.
+    pub(crate) landed: Vec<(OwnedAnswer, Vec<Waiter>)>,
+    /// Questions to ask.
+    pub(crate) questions: Vec<Question>,
+}
+
 /// What the streams of a worker leave to each other and to the root context.
 #[derive(Default)]
 pub(crate) struct Flights {
     open: HashMap<SessionId, Flight>,
-    /// Answers for waiters, to be handed out by the root context.
-    pub(crate) landed: Vec<(OwnedAnswer, Vec<Waiter>)>,
-    /// Questions for the root context to ask.
-    pub(crate) questions: Vec<Question>,
+    /// The sessions that the store is being told of.
+    refreshing: HashSet<SessionId>,
+    pub(crate) left: Left,
 }
 
 impl Flights {
+    /// Has the root context look this session up, unless it is about to. `true` if it has something to do.
+    pub(crate) fn refresh(&mut self, look_up: LookUp, now: UnixSeconds) -> bool {
+        let is_first = self.refreshing.insert(look_up.id);
+        if is_first {
+            self.left.questions.push(Question::Refresh(look_up, now));
+        }
+        is_first
+    }
+
+    /// The store has been told of this session, or could not be.
+    pub(crate) fn refreshed(&mut self, id: SessionId) {
+        self.refreshing.remove(&id);
+    }
+
     /// Joins the lookup for this session that is under way; gives the waiter back if there is none, or
     /// one that asked for less.
     pub(crate) fn join(&mut self, look_up: &LookUp, waiter: Waiter) -> Result<(), Waiter> {
@@ -79,7 +95,7 @@ impl Flights {
     pub(crate) fn land(&mut self, id: SessionId, answer: impl FnOnce() -> OwnedAnswer) -> bool {
         match self.open.remove(&id) {
             Some(flight) if !flight.waiters.is_empty() => {
-                self.landed.push((answer(), flight.waiters));
+                self.left.landed.push((answer(), flight.waiters));
                 true
             }
             _ => false,
@@ -90,7 +106,7 @@ impl Flights {
     pub(crate) fn abandon(&mut self, id: SessionId) -> bool {
         match self.open.remove(&id) {
             Some(flight) if !flight.waiters.is_empty() => {
-                self.questions.push(Question::Orphans(LookUp { id, seen: flight.seen }, flight.waiters));
+                self.left.questions.push(Question::Orphans(LookUp { id, seen: flight.seen }, flight.waiters));
                 true
             }
             _ => false,

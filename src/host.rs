@@ -10,8 +10,6 @@ use session_core::edit::{Edit, LocalReply};
 use session_core::exchange::{Callout, Identity, ResponseHeaders};
 use session_core::time::UnixSeconds;
 
-use crate::flights::OwnedAnswer;
-
 /// In whose callback we are, which decides who is told of a callout's answer.
 #[derive(Clone, Copy)]
 pub(crate) enum Caller {
@@ -28,6 +26,13 @@ pub(crate) fn now() -> UnixSeconds {
 
 pub(crate) fn headers(map: MapType) -> Vec<(String, Vec<u8>)> {
     hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+/// The answer to a callout.
+#[derive(Default)]
+pub(crate) struct OwnedAnswer {
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// The answer to a callout, in its callback.

@@ -1,26 +1,48 @@
 //! The counters of `session_core` as Envoy metrics.
+//!
+//! A request only adds to numbers in the VM's own memory. The root context hands them to Envoy about once a second:
+//! one hostcall for each counter that has grown, however many requests there were.
+
+use std::cell::Cell;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
 use session_core::counter::{Counter, Counts};
 
-/// The metrics' ids, in the order of [`Counter::ALL`].
-#[derive(Default)]
-pub(crate) struct Metrics {
-    ids: Vec<Option<u32>>,
+/// One metric of Envoy's, and by how much it is behind.
+struct Metric {
+    id: u32,
+    behind: Cell<i64>,
 }
+
+/// The metrics, in the order of [`Counter::ALL`].
+#[derive(Default)]
+pub(crate) struct Metrics(Vec<Option<Metric>>);
 
 impl Metrics {
     pub(crate) fn define() -> Self {
-        let define = |counter: &Counter| hostcalls::define_metric(MetricType::Counter, counter.name()).ok();
-        Self { ids: Counter::ALL.iter().map(define).collect() }
+        let define = |counter: &Counter| {
+            let id = hostcalls::define_metric(MetricType::Counter, counter.name()).ok()?;
+            Some(Metric { id, behind: Cell::new(0) })
+        };
+        Self(Counter::ALL.iter().map(define).collect())
     }
 
     pub(crate) fn raise(&self, counts: Counts) {
         for counter in counts.iter() {
-            if let Some(Some(id)) = self.ids.get(counter as usize)
-                && hostcalls::increment_metric(*id, 1).is_err()
-            {
+            if let Some(Some(metric)) = self.0.get(counter as usize) {
+                metric.behind.update(|behind| behind + 1);
+            }
+        }
+    }
+
+    /// Brings Envoy's metrics up to date.
+    pub(crate) fn flush(&self) {
+        for (metric, counter) in self.0.iter().zip(Counter::ALL) {
+            let Some(Metric { id, behind }) = metric else { continue };
+            // Envoy calls an increment by nothing an error.
+            let growth = behind.take();
+            if growth > 0 && hostcalls::increment_metric(*id, growth).is_err() {
                 log::error!("{} could not be raised", counter.name());
             }
         }

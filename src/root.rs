@@ -1,19 +1,20 @@
 //! The root context: one per worker and configuration.
 //!
 //! It does what no single stream can: resumes those that waited for another's lookup, asks again when that other is
-//! gone, and tells the store of sessions that are in use. Its timer only runs while there is such work.
+//! gone, tells the store of sessions that are in use, and hands what was counted to Envoy. Its timer only runs while
+//! there is such work.
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Duration;
 
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 use session_core::config::Config;
 use session_core::exchange::{Answer, LookUp};
+use session_core::time::UnixSeconds;
 
-use crate::flights::{OwnedAnswer, Question, Waiter};
-use crate::host;
+use crate::flights::{Left, Question, Waiter};
+use crate::host::{self, OwnedAnswer};
 use crate::stream::Stream;
 use crate::worker::Worker;
 
@@ -77,7 +78,8 @@ impl Root {
     }
 }
 
-fn refresh(worker: &Worker, look_up: LookUp, answer: Answer<'_>, asked: session_core::time::UnixSeconds) {
+fn refresh(worker: &Worker, look_up: LookUp, answer: Answer<'_>, asked: UnixSeconds) {
+    worker.leave(|flights| (flights.refreshed(look_up.id), false));
     if let Some(write) = look_up.refresh(&worker.config, answer, asked) {
         host::write_slot(&write);
     }
@@ -88,6 +90,14 @@ impl Context for Root {
         let (Some(worker), Some(question)) = (self.worker.clone(), self.asked.remove(&token)) else { return };
         let OwnedAnswer { headers, body } = host::answer(headers, body_size);
         self.answered(&worker, question, Answer::Received { headers: &headers, body: &body });
+    }
+
+    /// The configuration is replaced, or Envoy ends: what was counted must not be lost with it.
+    fn on_done(&mut self) -> bool {
+        if let Some(worker) = &self.worker {
+            worker.flush_counts();
+        }
+        true
     }
 }
 
@@ -107,13 +117,8 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        host::tick(Duration::ZERO);
         let Some(worker) = self.worker.clone() else { return };
-        let left = worker
-            .flights
-            .try_borrow_mut()
-            .map(|mut flights| (std::mem::take(&mut flights.landed), std::mem::take(&mut flights.questions)));
-        let Ok((landed, questions)) = left else { return };
+        let Left { landed, questions } = worker.wake();
         for (OwnedAnswer { headers, body }, waiters) in landed {
             for waiter in waiters {
                 self.resume(&worker, waiter, Answer::Received { headers: &headers, body: &body });

@@ -9,8 +9,8 @@ use session_core::edit::LocalReply;
 use session_core::exchange::{Answer, Callout, Exchange, LookUp, Request, Step};
 use session_core::id::SessionId;
 
-use crate::flights::{OwnedAnswer, Question, Waiter};
-use crate::host::{self, Caller};
+use crate::flights::Waiter;
+use crate::host::{self, Caller, OwnedAnswer};
 use crate::worker::Worker;
 
 pub(crate) struct Stream {
@@ -133,7 +133,7 @@ impl Inner {
 
     fn take_effects(&mut self) {
         let effects = self.exchange.effects();
-        self.worker.metrics.raise(effects.counts);
+        self.worker.count(effects.counts);
         if let Some(write) = effects.cache {
             host::write_slot(&write);
         }
@@ -141,11 +141,7 @@ impl Inner {
             host::publish(&identity);
         }
         if let Some(look_up) = effects.refresh {
-            let question = Question::Refresh(look_up, host::now());
-            self.worker.leave(|flights| {
-                flights.questions.push(question);
-                ((), true)
-            });
+            self.worker.leave(|flights| ((), flights.refresh(look_up, host::now())));
         }
     }
 }
@@ -244,7 +240,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        self.handle(|exchange, _| exchange.response(&host::PassingResponse, host::now())).action()
+        self.handle(|exchange, _| exchange.response(&host::PassingResponse, host::now)).action()
     }
 
     fn on_http_response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {

@@ -194,7 +194,7 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
                 exchange.answer(Answer::Received { headers: &headers(list), body: &body }, UnixSeconds::new(now))
             }
             Event::NotSent => exchange.answer(Answer::NotSent, UnixSeconds::new(now)),
-            Event::Response(list) => exchange.response(&List(headers(list)), UnixSeconds::new(now)),
+            Event::Response(list) => exchange.response(&List(headers(list)), || UnixSeconds::new(now)),
         };
         check(step);
         if let Some(write) = exchange.effects().cache {

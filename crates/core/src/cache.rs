@@ -8,8 +8,9 @@
 //! seen no newer version (read-your-writes), a newer version is never replaced by an older one, and
 //! the end of a session leaves a mark that no copy of before it replaces.
 
-use crate::found::{Data, Found, Grace};
+use crate::found::{Data, Found};
 use crate::id::SessionId;
+use crate::rotation::Grace;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 
@@ -86,48 +87,51 @@ impl Head {
     }
 }
 
+impl SlotWrite {
+    /// Keeps a session as it was when the gateway was asked; `None` marks its end.
+    pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, slots: u32) -> Self {
+        Self { slot: slot(id, slots), value: encode(id, fetched, found) }
+    }
+}
+
+fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>) -> Vec<u8> {
+    let mut writer = Vec::with_capacity(128);
+    writer.push(FORMAT);
+    writer.extend(id.as_bytes());
+    writer.extend(fetched.get().to_be_bytes());
+    let Some(found) = found else {
+        // Nothing that was found has this version.
+        writer.extend(Version::UNSTORED.get().to_be_bytes());
+        return writer;
+    };
+    writer.extend(found.version.get().to_be_bytes());
+    writer.extend(found.min_version.get().to_be_bytes());
+    let (until, from) = found.grace.map_or((0, 0), |grace| (grace.until.get(), grace.from.get()));
+    writer.extend(until.to_be_bytes());
+    writer.extend(from.to_be_bytes());
+    writer.extend(found.created.get().to_be_bytes());
+    writer.extend(found.expires.get().to_be_bytes());
+    text(&mut writer, found.subject.as_deref());
+    text(&mut writer, found.upstream_cookie.as_deref());
+    writer.extend(length(found.exposed.len()));
+    for value in &found.exposed {
+        text(&mut writer, value.as_deref());
+    }
+    match &found.data {
+        Data::Whole(data) => {
+            writer.push(1);
+            writer.extend(data);
+        }
+        Data::Omitted(bytes) => {
+            writer.push(0);
+            writer.extend(length(*bytes));
+        }
+    }
+    writer
+}
+
 impl Entry {
-    pub(crate) fn into_write(self, slots: u32) -> SlotWrite {
-        SlotWrite { slot: slot(self.id, slots), value: self.encode() }
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut writer = Vec::with_capacity(128);
-        writer.push(FORMAT);
-        writer.extend(self.id.as_bytes());
-        writer.extend(self.fetched.get().to_be_bytes());
-        let Some(found) = &self.found else {
-            // Nothing that was found has this version.
-            writer.extend(Version::UNSTORED.get().to_be_bytes());
-            return writer;
-        };
-        writer.extend(found.version.get().to_be_bytes());
-        writer.extend(found.min_version.get().to_be_bytes());
-        let (until, from) = found.grace.map_or((0, 0), |grace| (grace.until.get(), grace.from.get()));
-        writer.extend(until.to_be_bytes());
-        writer.extend(from.to_be_bytes());
-        writer.extend(found.created.get().to_be_bytes());
-        writer.extend(found.expires.get().to_be_bytes());
-        text(&mut writer, found.subject.as_deref());
-        text(&mut writer, found.upstream_cookie.as_deref());
-        writer.extend(length(found.exposed.len()));
-        for value in &found.exposed {
-            text(&mut writer, value.as_deref());
-        }
-        match &found.data {
-            Data::Whole(data) => {
-                writer.push(1);
-                writer.extend(data);
-            }
-            Data::Omitted(bytes) => {
-                writer.push(0);
-                writer.extend(length(*bytes));
-            }
-        }
-        writer
-    }
-
-    /// `None` for anything that was not written by [`encode`](Self::encode), or by another version of it.
+    /// `None` for anything that was not written by [`encode`], or by another version of it.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader(bytes);
         let Head { id, fetched, version } = Head::read(&mut reader)?;
@@ -145,7 +149,7 @@ impl Entry {
             [1] => Data::Whole(reader.0.to_vec()),
             _ => Data::Omitted(reader.length()?),
         };
-        let grace = (until > UnixSeconds::default()).then_some(Grace { until, from });
+        let grace = (until > UnixSeconds::default()).then_some(Grace { from, until });
         let found = Found { version, min_version, grace, created, expires, subject, upstream_cookie, data, exposed };
         Some(Self { id, fetched, found: Some(found) })
     }
@@ -206,6 +210,12 @@ impl Reader<'_> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    impl Entry {
+        fn encode(&self) -> Vec<u8> {
+            encode(self.id, self.fetched, self.found.as_ref())
+        }
+    }
 
     prop_compose! {
         fn entry()(

@@ -20,16 +20,16 @@ pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop
         let (pair_name, _) = split(pair);
         pair_name == name || drop == Some(pair_name)
     };
-    let values = lines
-        .clone()
-        .flat_map(pairs)
-        .filter_map(|pair| match split(pair) {
-            (pair_name, value) if pair_name == name => Some(value.trim_ascii()),
-            _ => None,
-        })
-        .collect();
-    let remaining =
-        lines.clone().flat_map(pairs).any(is_taken).then(|| lines.filter_map(|line| without(line, is_taken)).collect());
+    let mut values = Vec::new();
+    let mut is_any_taken = false;
+    for pair in lines.clone().flat_map(pairs) {
+        let (pair_name, value) = split(pair);
+        if pair_name == name {
+            values.push(value.trim_ascii());
+        }
+        is_any_taken |= pair_name == name || drop == Some(pair_name);
+    }
+    let remaining = is_any_taken.then(|| lines.filter_map(|line| without(line, is_taken)).collect());
     Cookies { values, remaining }
 }
 

@@ -15,16 +15,26 @@ pub(crate) fn is_exposed(config: &Config, name: &str) -> bool {
     config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name.as_bytes(), header))
 }
 
-/// The header value of each exposed member, in the order of the configuration.
+/// The header value of each exposed member, in the order of the configuration. Like the data as a whole, one that is larger
+/// than `max_data_bytes` is left out: no session must make requests too large for their upstream, or copies too large for the cache.
 pub(crate) fn values(config: &Config, data: &Object) -> Vec<Option<String>> {
-    config.upstream.expose.iter().map(|(key, _)| header_value(data.get(key)?)).collect()
+    let limit = config.upstream.max_data_bytes;
+    config
+        .upstream
+        .expose
+        .iter()
+        .map(|(key, _)| header_value(data.get(key)?).filter(|value| value.len() <= limit))
+        .collect()
 }
 
 /// One header for each exposed member that is there.
-pub(crate) fn edits<'a>(config: &'a Config, values: &'a [Option<String>]) -> impl Iterator<Item = Edit> + 'a {
-    config.upstream.expose.iter().zip(values).filter_map(|((_, header), value)| {
-        Some(Edit::Set(Cow::Owned(header.clone()), value.as_ref()?.clone().into_bytes()))
-    })
+pub(crate) fn edits(config: &Config, values: Vec<Option<String>>) -> impl Iterator<Item = Edit> {
+    config
+        .upstream
+        .expose
+        .iter()
+        .zip(values)
+        .filter_map(|((_, header), value)| Some(Edit::Set(Cow::Owned(header.clone()), value?.into_bytes())))
 }
 
 /// A text as it is if it is visible ASCII without `%`, otherwise percent-encoded; numbers and booleans as JSON

@@ -5,6 +5,7 @@ use crate::edit::{Headers, text, values};
 use crate::exposed;
 use crate::gateway_api as api;
 use crate::merge_patch;
+use crate::rotation::Grace;
 use crate::time::UnixSeconds;
 use crate::version::Version;
 
@@ -40,16 +41,14 @@ pub enum Data {
     Omitted(usize),
 }
 
-/// The time after a rotation in which some older tokens are still good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Grace {
-    /// When it is over.
-    pub until: UnixSeconds,
-    /// The oldest version that is still good.
-    pub from: Version,
-}
-
 impl Found {
+    /// After a change that was made with this token: whether the token was good by itself before it, and not only
+    /// spared by the grace of an earlier rotation. If the change was a rotation itself (it alone raises `min_version` to its
+    /// own version), then it was: the gateway lets no token rotate that is only spared.
+    pub(crate) fn was_good(&self, token: Version) -> bool {
+        self.min_version == self.version || token >= self.min_version
+    }
+
     /// Reads a gateway's answer; `None` if a header is missing or garbled, or if the data could not stand in a header.
     pub(crate) fn read(config: &Config, headers: &Headers, body: &[u8]) -> Option<Self> {
         let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
@@ -60,7 +59,7 @@ impl Found {
             version: etag(headers)?,
             min_version: number(headers, api::MIN_VERSION)?,
             grace: match (number(headers, api::GRACE_UNTIL), number(headers, api::GRACE_FROM)) {
-                (Some(until), Some(from)) => Some(Grace { until, from }),
+                (Some(until), Some(from)) => Some(Grace { from, until }),
                 _ => None,
             },
             created: number(headers, api::CREATED)?,

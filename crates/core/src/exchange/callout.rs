@@ -87,10 +87,11 @@ impl Callout {
         call
     }
 
-    /// Changes a session: `patches` is the JSON array of its merge patches, possibly none.
+    /// Changes a session, with a token of version `seen`: `patches` is the JSON array of its merge patches, possibly none.
     pub(super) fn change(
         config: &Config,
         id: SessionId,
+        seen: Version,
         patches: Vec<u8>,
         rotate: bool,
         upstream_cookie: Option<&str>,
@@ -98,6 +99,7 @@ impl Callout {
         let query = if rotate { "?rotate" } else { "" };
         let mut call = Self::new(config, "PATCH", format!("/v1/sessions/{id}{query}"), RETRY_WRITE)
             .with("content-type", api::MERGE_PATCHES_TYPE)
+            .with(api::SEEN_VERSION, seen.to_string())
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
             .with(api::SUBJECT_KEY, config.subject_key.clone())
             .with_upstream_cookie(upstream_cookie);
@@ -136,6 +138,10 @@ pub(super) enum Outcome {
     Missing,
     /// The id is taken, since this moment if it is by a live session.
     Taken(Option<UnixSeconds>),
+    /// The token with which this was asked does not open the session any more.
+    Rotated,
+    /// There are too many sessions of this subject.
+    TooMany,
     /// The gateway refuses the content.
     Invalid,
     /// The data would be too large.
@@ -157,6 +163,8 @@ impl Outcome {
             Some("204") => Self::Destroyed,
             Some("404") => Self::Missing,
             Some("409") => Self::Taken(number(headers, api::CREATED)),
+            Some("412") => Self::Rotated,
+            Some("403") => Self::TooMany,
             Some("400") => Self::Invalid,
             Some("413") => Self::TooLarge,
             _ => Self::Unavailable,

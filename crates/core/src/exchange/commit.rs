@@ -9,7 +9,7 @@ use crate::counter::Counter;
 use crate::edit::LocalReply;
 use crate::id::SessionId;
 use crate::time::UnixSeconds;
-use crate::token::Token;
+use crate::token::{Token, Verified};
 use crate::upstream_api::ERROR;
 use crate::version::Version;
 
@@ -17,7 +17,11 @@ use crate::version::Version;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Commit {
     Create(SessionId),
-    Change(SessionId),
+    /// With a token of this version.
+    Change {
+        id: SessionId,
+        seen: Version,
+    },
     Destroy,
 }
 
@@ -29,6 +33,7 @@ pub(super) enum WriteFailure {
     TooLarge,
     Ended,
     Refused,
+    TooMany,
 }
 
 impl Exchange {
@@ -103,11 +108,13 @@ impl Exchange {
                 let data = instructions.initial_data();
                 (Callout::create(&self.config, id, &data, true, upstream_cookie), Commit::Create(id))
             }
-            Origin::Stored { .. } | Origin::JustStored(_) => {
+            Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
+            | Origin::JustStored(seen) => {
                 let patches = instructions.patches_json();
+                let rotate = instructions.rotates();
                 (
-                    Callout::change(&self.config, session.id, patches, instructions.rotates(), upstream_cookie),
-                    Commit::Change(session.id),
+                    Callout::change(&self.config, session.id, *seen, patches, rotate, upstream_cookie),
+                    Commit::Change { id: session.id, seen: *seen },
                 )
             }
             Origin::NotStored => return self.write_failed(&session, held, WriteFailure::Unavailable, now),
@@ -125,14 +132,26 @@ impl Exchange {
         now: UnixSeconds,
     ) -> Step {
         let failure = match (commit, outcome) {
-            (Commit::Create(id) | Commit::Change(id), Outcome::Found(found)) => {
-                self.effects.counts.add(match commit {
-                    Commit::Create(_) => Counter::WriteCreated,
-                    _ => Counter::WriteChanged,
-                });
+            (Commit::Create(id), Outcome::Found(found)) => {
+                self.effects.counts.add(Counter::WriteCreated);
                 self.keep(id, now, Some(&found));
                 let cookie = self.issue(session, id, found.version, now);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
+            }
+            (Commit::Change { id, seen }, Outcome::Found(found)) => {
+                self.effects.counts.add(Counter::WriteChanged);
+                self.keep(id, now, Some(&found));
+                // A token that only a grace spares does not become a good one by a write.
+                let cookie = found.was_good(seen).then(|| self.issue(session, id, found.version, now));
+                return Step::Deliver(held.into_edits(cookie, None));
+            }
+            (_, Outcome::Rotated) => {
+                self.effects.counts.add(Counter::WriteRotated);
+                WriteFailure::Ended
+            }
+            (_, Outcome::TooMany) => {
+                self.effects.counts.add(Counter::WriteTooMany);
+                WriteFailure::TooMany
             }
             (Commit::Destroy, Outcome::Destroyed | Outcome::Missing) => {
                 self.effects.counts.add(Counter::WriteDestroyed);
@@ -223,6 +242,7 @@ impl WriteFailure {
             Self::TooLarge => "data-too-large",
             Self::Ended => "session-ended",
             Self::Refused => "promotion-refused",
+            Self::TooMany => "too-many-sessions",
         }
     }
 
@@ -235,6 +255,7 @@ impl WriteFailure {
             Self::TooLarge => (502, "The server sent a session change that is too large.\n"),
             Self::Ended => (503, "The session has ended. Try again.\n"),
             Self::Refused => (503, "The session could not be stored. Try again.\n"),
+            Self::TooMany => (403, "There are too many sessions of this user. Log out elsewhere first.\n"),
         };
         let mut headers = vec![
             ("content-type", "text/plain; charset=utf-8".to_owned()),

@@ -8,12 +8,13 @@ use super::commit::WriteFailure;
 use super::request::{Incoming, Outgoing, forward};
 use super::session::{Origin, Session};
 use super::{Exchange, Identity, LookUp, Phase, Step};
-use crate::cache::{self, Entry, Slots};
+use crate::cache::{self, Entry, SlotWrite, Slots};
 use crate::config::{CreatePolicy, OnStoreFailure};
 use crate::counter::Counter;
 use crate::found::Found;
 use crate::id::SessionId;
 use crate::merge_patch::Object;
+use crate::rotation::Standing;
 use crate::time::UnixSeconds;
 use crate::token::Verified;
 use crate::upstream_api::State;
@@ -51,7 +52,7 @@ impl Exchange {
         let stale = match copy {
             Copy::Fresh { found, is_due } => {
                 self.effects.counts.add(Counter::CacheHit);
-                let step = self.admit(incoming, verified, &found, now);
+                let step = self.admit(incoming, verified, found, now);
                 if is_due && matches!(step, Step::Forward { .. }) {
                     self.effects.refresh = Some(LookUp { id: token.id, seen: token.version });
                 }
@@ -119,7 +120,7 @@ impl Exchange {
                 let is_older = found.version < verified.token.version;
                 self.effects.counts.add(if is_older { Counter::LookupOlder } else { Counter::LookupFound });
                 self.keep(verified.token.id, asked, Some(&found));
-                self.admit(incoming, verified, &found, now)
+                self.admit(incoming, verified, found, now)
             }
             Outcome::Missing => {
                 self.effects.counts.add(Counter::LookupMissing);
@@ -130,7 +131,7 @@ impl Exchange {
                 match stale {
                     Some(found) => {
                         self.effects.counts.add(Counter::RequestStale);
-                        self.admit(incoming, verified, &found, now)
+                        self.admit(incoming, verified, found, now)
                     }
                     None => self.unavailable(incoming, verified),
                 }
@@ -142,24 +143,23 @@ impl Exchange {
     pub(super) fn keep(&mut self, id: SessionId, fetched: UnixSeconds, found: Option<&Found>) {
         let config = &self.config.cache;
         if config.ttl.get() > 0 {
-            let entry = Entry { id, fetched, found: found.cloned() };
-            self.effects.cache = Some(entry.into_write(config.slots));
+            self.effects.cache = Some(SlotWrite::new(id, fetched, found, config.slots));
         }
     }
 
     /// Lets a token into the session that was found under its id, or not.
-    fn admit(&mut self, incoming: Incoming, verified: Verified, found: &Found, now: UnixSeconds) -> Step {
+    fn admit(&mut self, incoming: Incoming, verified: Verified, found: Found, now: UnixSeconds) -> Step {
         let token = verified.token;
-        match admit(&token, found, now) {
-            Admission::Admitted => {
-                let origin = Origin::Stored { verified, is_renewable: token.version >= found.min_version };
+        match admit(&token, &found, now) {
+            Admission::Own(standing @ (Standing::Good | Standing::Spared)) => {
+                let origin = Origin::Stored { verified, is_renewable: standing == Standing::Good };
                 let mut session = Session::new(&self.config, &incoming, token.id, origin);
                 if let (Some(_), Some(cookie)) = (&self.config.upstream.cookie, &found.upstream_cookie) {
                     session.sent_cookie.clone_from(cookie);
                 }
                 self.forward(incoming, session, State::Active, found.version, Some(found))
             }
-            Admission::Rotated => {
+            Admission::Own(Standing::Ended) => {
                 self.effects.counts.add(Counter::TokenRotated);
                 self.start(incoming, State::Expired)
             }
@@ -167,7 +167,7 @@ impl Exchange {
                 self.effects.counts.add(Counter::TokenForeign);
                 self.start(incoming, State::Expired)
             }
-            Admission::JustRotated => {
+            Admission::Own(Standing::Late) => {
                 self.effects.counts.add(Counter::TokenRotated);
                 let session = Session::new(&self.config, &incoming, incoming.fresh_id, Origin::Late);
                 self.forward(incoming, session, State::Expired, Version::UNSTORED, None)
@@ -195,9 +195,10 @@ impl Exchange {
         session: Session,
         state: State,
         version: Version,
-        found: Option<&Found>,
+        found: Option<Found>,
     ) -> Step {
-        if let Some(login) = incoming.login.take_if(|_| found.is_none_or(|found| found.subject.is_none())) {
+        let is_logged_in = found.as_ref().is_some_and(|found| found.subject.is_some());
+        if let Some(login) = incoming.login.take_if(|_| !is_logged_in) {
             self.effects.counts.add(Counter::RequestLogin);
             self.phase = Phase::Finished;
             return Step::Reply(login);
@@ -210,7 +211,7 @@ impl Exchange {
         });
         self.effects.identity = Some(Identity { id: session.id, state });
         let outgoing = Outgoing { id: session.id, state, version, found, upstream_cookie: &session.sent_cookie };
-        let edits = forward(&self.config, incoming, &outgoing);
+        let edits = forward(&self.config, incoming, outgoing);
         self.phase = Phase::Upstream(session);
         Step::Forward { edits, callout: None }
     }

@@ -23,7 +23,7 @@ use std::rc::Rc;
 pub use callout::{Answer, Callout};
 
 use crate::binding::Binding;
-use crate::cache::{Entry, SlotWrite, Slots};
+use crate::cache::{SlotWrite, Slots};
 use crate::config::{Access, Config};
 use crate::counter::{Counter, Counts};
 use crate::edit::{Edit, Headers, LocalReply, values};
@@ -85,13 +85,12 @@ impl LookUp {
     /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
     #[must_use]
     pub fn refresh(&self, config: &Config, answer: Answer<'_>, asked: UnixSeconds) -> Option<SlotWrite> {
-        match Outcome::of(config, answer) {
-            Outcome::Found(found) => {
-                Some(Entry { id: self.id, fetched: asked, found: Some(found) }.into_write(config.cache.slots))
-            }
-            Outcome::Missing => Some(Entry { id: self.id, fetched: asked, found: None }.into_write(config.cache.slots)),
-            _ => None,
-        }
+        let found = match Outcome::of(config, answer) {
+            Outcome::Found(found) => Some(found),
+            Outcome::Missing => None,
+            _ => return None,
+        };
+        Some(SlotWrite::new(self.id, asked, found.as_ref(), config.cache.slots))
     }
 }
 
@@ -225,10 +224,21 @@ impl Exchange {
     }
 
     /// The response's headers have come: [`Step::Deliver`], [`Step::Call`], [`Step::Wait`] or [`Step::Reply`].
-    pub fn response(&mut self, headers: &impl ResponseHeaders, now: UnixSeconds) -> Step {
+    /// The clock is read only if the time matters: in Envoy that is a hostcall, too.
+    pub fn response(&mut self, headers: &impl ResponseHeaders, clock: impl FnOnce() -> UnixSeconds) -> Step {
+        let says_something = || response::NAMES.iter().any(|name| headers.contains(name));
         match mem::replace(&mut self.phase, Phase::Finished) {
             Phase::Upstream(session) => {
-                let held = self.read_response(headers, &session, now);
+                let says_something = says_something();
+                if !says_something && session.is_settled(&self.config) {
+                    return Step::Deliver(Vec::new());
+                }
+                let now = clock();
+                let held = if says_something || session.cookie_if_unchanged(&self.config, now).is_some() {
+                    Held::read(&self.config, &headers.all(), &session.sent_cookie)
+                } else {
+                    Held::default()
+                };
                 self.respond(session, held, now)
             }
             Phase::Creating { session, held: None } => {
@@ -236,21 +246,11 @@ impl Exchange {
                 self.phase = Phase::Creating { session, held: Some(held) };
                 Step::Wait
             }
-            Phase::Off if response::NAMES.iter().any(|name| headers.contains(name)) => {
+            Phase::Off if says_something() => {
                 Step::Deliver(Held::read(&self.config, &headers.all(), "").into_edits(None, None))
             }
             // A reply of Envoy's own, or of ours: there is no session to it.
             _ => Step::Deliver(Vec::new()),
-        }
-    }
-
-    /// Reads the response in full only if there is something in it, or to be added to it.
-    fn read_response(&self, headers: &impl ResponseHeaders, session: &Session, now: UnixSeconds) -> Held {
-        let is_ours = response::NAMES.iter().any(|name| headers.contains(name));
-        if is_ours || session.cookie_if_unchanged(&self.config, now).is_some() {
-            Held::read(&self.config, &headers.all(), &session.sent_cookie)
-        } else {
-            Held::default()
         }
     }
 }

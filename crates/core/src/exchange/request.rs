@@ -104,13 +104,13 @@ pub(super) struct Outgoing<'a> {
     pub(super) state: State,
     pub(super) version: Version,
     /// The session as it was found; `None` if it is new, or if nothing is known.
-    pub(super) found: Option<&'a Found>,
+    pub(super) found: Option<Found>,
     /// The value of the upstream's own cookie, where one is configured.
     pub(super) upstream_cookie: &'a str,
 }
 
 /// The edits that make the client's request the upstream's.
-pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: &Outgoing<'_>) -> Vec<Edit> {
+pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_>) -> Vec<Edit> {
     let mut edits = Vec::with_capacity(8);
     if let Some(mut lines) = incoming.cookie {
         if let Some(name) = &config.upstream.cookie {
@@ -124,19 +124,19 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: &Outgoing<'
     edits.push(Edit::set(upstream_api::ID, outgoing.id.to_hex().as_str()));
     edits.push(Edit::set(upstream_api::STATE, outgoing.state.as_str()));
     edits.push(Edit::set(upstream_api::VERSION, outgoing.version.to_string()));
-    match (outgoing.found, outgoing.state) {
-        (Some(Found { data: Data::Whole(data), .. }), _) => edits.push(Edit::set(upstream_api::DATA, data.as_slice())),
-        (Some(Found { data: Data::Omitted(bytes), .. }), _) => {
-            edits.push(Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()));
+    match outgoing.found {
+        Some(Found { data, subject, exposed, .. }) => {
+            edits.push(match data {
+                Data::Whole(data) => Edit::set(upstream_api::DATA, data),
+                Data::Omitted(bytes) => Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()),
+            });
+            if let Some(subject) = subject {
+                edits.push(Edit::set(upstream_api::SUBJECT, subject));
+            }
+            edits.extend(exposed::edits(config, exposed));
         }
-        (None, State::Unavailable) => {}
-        (None, _) => edits.push(Edit::set(upstream_api::DATA, b"{}")),
-    }
-    if let Some(found) = outgoing.found {
-        if let Some(subject) = &found.subject {
-            edits.push(Edit::set(upstream_api::SUBJECT, subject.as_bytes()));
-        }
-        edits.extend(exposed::edits(config, &found.exposed));
+        None if outgoing.state == State::Unavailable => {}
+        None => edits.push(Edit::set(upstream_api::DATA, b"{}")),
     }
     edits
 }

@@ -60,6 +60,18 @@ impl Session {
         }
     }
 
+    /// Whether a response that says nothing about the session goes out as it is, whatever the time.
+    pub(super) fn is_settled(&self, config: &Config) -> bool {
+        match self.origin {
+            Origin::Anonymous(verified) => verified.is_current(),
+            Origin::Stored { verified, is_renewable: true } => {
+                verified.is_current() && config.cookie.max_age().is_none()
+            }
+            Origin::Stored { is_renewable: false, .. } | Origin::Late => true,
+            Origin::Fresh | Origin::JustStored(_) | Origin::NotStored => false,
+        }
+    }
+
     /// The change to the client's cookie if the response changes nothing about the session.
     pub(super) fn cookie_if_unchanged(&self, config: &Config, now: UnixSeconds) -> Option<CookieChange> {
         let issue = |version| Some(CookieChange::Issue(Token { id: self.id, version, issued_at: now }));
@@ -69,7 +81,9 @@ impl Session {
                 CreatePolicy::OnWrite => self.has_cookie.then_some(CookieChange::Clear),
                 CreatePolicy::Eager => None,
             },
-            Origin::Anonymous(verified) | Origin::Stored { verified, is_renewable: true } => {
+            // Its age is the only thing that ends an anonymous session, so it keeps it.
+            Origin::Anonymous(verified) => (!verified.is_current()).then_some(CookieChange::Issue(verified.token)),
+            Origin::Stored { verified, is_renewable: true } => {
                 is_due(config, &verified, now).then(|| issue(verified.token.version))?
             }
             Origin::JustStored(version) => issue(version),

@@ -46,7 +46,7 @@ fn eager_holds_the_response_until_the_session_is_stored() {
     let Step::Forward { callout: Some(create), .. } = world.request(&mut exchange, &[]) else {
         panic!("forwarded, with a callout");
     };
-    assert_eq!(exchange.response(&Vec::new(), world.now()), Step::Wait);
+    assert_eq!(exchange.response(&Vec::new(), || world.now()), Step::Wait);
     assert!(exchange.holds_response());
     let Step::Deliver(edits) = world.answer(&mut exchange, &create) else { panic!("delivered") };
     assert!(edits.iter().any(|edit| matches!(edit, Edit::Add("set-cookie", _))));
@@ -125,6 +125,25 @@ fn a_cookie_with_a_max_age_is_renewed_before_the_browser_drops_it() {
     let renewed = world.visit(&first, &[]).cookie().expect("renewed");
     assert_ne!(renewed, first);
     assert_eq!(world.visit(&renewed, &[]).upstream("x-session-data"), r#"{"n":1}"#);
+}
+
+#[test]
+fn an_anonymous_token_keeps_its_age() {
+    let old = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
+    let new = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
+    let timeouts = json!({"idle": "30m", "absolute": "1h"});
+    let cookie = json!({"name": "sid", "max_age": "30m"});
+    let mut world = World::new(json!({"secrets": [old], "cookie": cookie, "timeouts": timeouts}));
+    let first = world.visit("", &[]);
+    world.now += 1800;
+    assert_eq!(world.visit(&first.cookie().expect("issued"), &[]).cookie(), None);
+
+    world.config = super::world::config(json!({"secrets": [new, old], "cookie": cookie, "timeouts": timeouts}));
+    let signed_anew = world.visit(&first.cookie().expect("issued"), &[]).cookie().expect("replaced");
+    world.now += 1799;
+    assert_eq!(world.visit(&signed_anew, &[]).upstream("x-session-id"), first.upstream("x-session-id"));
+    world.now += 1;
+    assert_eq!(world.visit(&signed_anew, &[]).upstream("x-session-state"), "new");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn answers_without_the_marker_say_nothing_about_the_session() {
 fn a_local_reply_of_another_filter_passes() {
     let world = World::new(json!({}));
     let mut exchange = Exchange::new(world.config.clone());
-    assert_eq!(exchange.response(&headers(&[("set-cookie", "sid=1")]), world.now()), Step::Deliver(Vec::new()));
+    assert_eq!(exchange.response(&headers(&[("set-cookie", "sid=1")]), || world.now()), Step::Deliver(Vec::new()));
 }
 
 #[test]
@@ -165,7 +165,7 @@ proptest! {
                     exchange.answer(Answer::Received { headers: &headers, body: &body }, world.now())
                 }
                 Event::NotSent => exchange.answer(Answer::NotSent, world.now()),
-                Event::Response(headers) => exchange.response(&headers, world.now()),
+                Event::Response(headers) => exchange.response(&headers, || world.now()),
             };
             let edits = match step {
                 Step::Forward { edits, .. } => edits

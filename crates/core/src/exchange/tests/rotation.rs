@@ -91,3 +91,64 @@ fn a_write_in_the_grace_does_not_end_it() {
     world.now += 10;
     assert_eq!(world.visit(&old, &[]).upstream("x-session-state"), "expired");
 }
+
+/// A request that is with its upstream; the callout that its answer leads to.
+struct UnderWay {
+    exchange: Exchange,
+}
+
+impl UnderWay {
+    fn begin(world: &mut World, cookie: &str) -> Self {
+        let mut exchange = Exchange::new(world.config.clone());
+        let request = super::world::headers(&[("cookie", cookie)]);
+        let Step::LookUp { look_up, .. } = world.request(&mut exchange, &request) else { panic!("looked up") };
+        let callout = look_up.callout(&world.config);
+        assert!(matches!(world.answer(&mut exchange, &callout), Step::Forward { .. }));
+        Self { exchange }
+    }
+
+    fn end(mut self, world: &mut World, response: &[(&str, &str)]) -> Step {
+        let now = world.now();
+        let response = super::world::headers(response);
+        let Step::Call(callout) = self.exchange.response(&response, || now) else { panic!("committed") };
+        world.answer(&mut self.exchange, &callout)
+    }
+}
+
+fn has_cookie(step: &Step) -> bool {
+    match step {
+        Step::Deliver(edits) => edits.iter().any(|edit| matches!(edit, Edit::Add("set-cookie", _))),
+        Step::Reply(reply) => reply.headers.iter().any(|(name, _)| *name == "set-cookie"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_write_under_way_during_a_login_gets_nothing_of_it() {
+    for wait in [0, 30] {
+        let mut world = World::new(json!({}));
+        let planted = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+        let attacker = UnderWay::begin(&mut world, &planted);
+        let victim = world.visit(&planted, &[("x-session-patch", r#"{"user":"alice"}"#)]).cookie().expect("issued");
+        world.now += wait;
+        let step = attacker.end(&mut world, &[("x-session-patch", r#"{"trap":1}"#)]);
+        assert!(matches!(&step, Step::Reply(reply) if reply.status == 503), "{step:?}");
+        assert!(!has_cookie(&step));
+        assert_eq!(world.visit(&victim, &[]).upstream("x-session-data"), r#"{"n":1,"user":"alice"}"#);
+    }
+}
+
+#[test]
+fn a_token_in_its_grace_writes_but_does_not_become_a_good_one() {
+    let mut world = World::new(json!({}));
+    let old = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+    let new = world.visit(&old, ROTATE).cookie().expect("rotated");
+    let write = world.visit(&old, &[("x-session-patch", r#"{"n":2}"#)]);
+    assert_eq!((write.status(), write.cookie()), (200, None));
+    // Nor does anybody log in with it, or rotate the good one away.
+    for response in [("x-session-patch", r#"{"user":"alice"}"#), ("x-session-control", "rotate")] {
+        let seen = world.visit(&old, &[response]);
+        assert_eq!((seen.status(), seen.cookie()), (503, None), "{response:?}");
+    }
+    assert_eq!(world.visit(&new, &[]).upstream("x-session-data"), r#"{"n":2}"#);
+}

@@ -10,7 +10,7 @@ use crate::cache;
 use crate::counter::Counter;
 use crate::gateway_api as api;
 use crate::merge_patch::parse_object;
-use crate::record::{self, Change, NewSession, Stored, Timeouts, Tombstone, Write, WriteId};
+use crate::record::{self, Change, ChangeError, NewSession, Stored, Timeouts, Tombstone, Write, WriteId};
 use crate::time::Seconds;
 
 type HeaderList = Vec<(String, Vec<u8>)>;
@@ -204,7 +204,7 @@ impl World {
                     seen.upstream = Some(request.clone());
                     let in_the_meantime = callout.map(|callout| self.answer(exchange, &callout));
                     assert!(matches!(in_the_meantime, None | Some(Step::Wait)));
-                    exchange.response(&response, self.now())
+                    exchange.response(&response, || self.now())
                 }
                 Step::Deliver(edits) => {
                     apply(&mut response, edits);
@@ -283,6 +283,7 @@ impl World {
             patches,
             rotate: query.contains("rotate"),
             grace,
+            seen: header(api::SEEN_VERSION).map(|seen| seen.parse().unwrap()),
             subject_key: subject_key.clone(),
             upstream_cookie: upstream_cookie.clone(),
         };
@@ -319,8 +320,12 @@ impl World {
             }
             _ => return (headers(&[(":status", "404"), (api::MARKER, "1")]), Vec::new()),
         };
-        let Ok(session) = result else {
-            return (headers(&[(":status", "413"), (api::MARKER, "1")]), Vec::new());
+        let session = match result {
+            Ok(session) => session,
+            Err(error) => {
+                let status = if error == ChangeError::TokenEnded { "412" } else { "413" };
+                return (headers(&[(":status", status), (api::MARKER, "1")]), Vec::new());
+            }
         };
         let Some(left) = session.lifetime_left(now) else {
             return (headers(&[(":status", "404"), (api::MARKER, "1")]), Vec::new());

@@ -161,7 +161,7 @@ fn a_write_never_brings_an_ended_session_back() {
     assert!(matches!(world.answer(&mut exchange, &look_up), Step::Forward { .. }));
     world.destroy(&id);
     let response = super::world::headers(&[("x-session-patch", r#"{"n":2}"#)]);
-    let Step::Call(patch) = exchange.response(&response, world.now()) else { panic!("committed") };
+    let Step::Call(patch) = exchange.response(&response, || world.now()) else { panic!("committed") };
     let Step::Reply(reply) = world.answer(&mut exchange, &patch) else { panic!("refused") };
     assert_eq!(reply.status, 503);
     assert_eq!(world.visit(&cookie, &[]).upstream("x-session-state"), "expired");
@@ -189,4 +189,14 @@ fn data_over_the_limit_is_left_out_and_said_to_be() {
     let omitted = world.visit(&fits.cookie().expect("issued"), &[]);
     assert_eq!(omitted.upstream_all("x-session-data"), Vec::<&str>::new());
     assert_eq!(omitted.upstream("x-session-data-omitted"), "10");
+}
+
+#[test]
+fn an_exposed_member_over_the_limit_is_left_out() {
+    let mut world = World::new(json!({"upstream": {"expose": {"name": "x-name"}, "max_data_bytes": 9}}));
+    for (name, header) in [("ninebytes", "ninebytes"), ("ten bytes!", ""), ("ääää", "")] {
+        let patch = format!(r#"{{"name":"{name}"}}"#);
+        let cookie = world.visit("", &[("x-session-patch", &patch)]).cookie().expect("issued");
+        assert_eq!(world.visit(&cookie, &[]).upstream("x-name"), header, "{name}");
+    }
 }
