@@ -1,6 +1,9 @@
 //! Envoy with `envoy/envoy.yaml`: the file that users start, with other ports and, where a test says so, another
 //! configuration of the filter.
 
+mod admin;
+mod settings;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -178,7 +181,8 @@ impl Envoy {
         self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
-    /// One of the filter's counters, such as `requests.new`.
+    /// One of the filter's counters, such as `requests.new`. The filter hands its counts to Envoy about once a second:
+    /// see [`until_counted`](Self::until_counted).
     pub fn counter(&self, name: &str) -> u64 {
         self.statistic(&format!("wasmcustom.session_mesh.{name}"))
     }

@@ -23,7 +23,7 @@ fn a_cached_session_costs_no_callout() {
         assert_eq!((seen.state(), seen.version(), seen.data()), ("active".to_owned(), 1, json!({"n": 1})));
     }
     assert_eq!(mesh.gateway.calls(), calls);
-    assert!(mesh.envoy.counter("cache.hit") >= 20);
+    mesh.envoy.until_counted("cache.hit", 20);
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn an_outage_is_not_noticed_where_there_is_a_copy() {
     wait::until("the copy is stale, and used all the same", || {
         let seen = browser.get("/").seen();
         assert_eq!((seen.state(), seen.data()), ("active".to_owned(), json!({"n": 1})));
-        (mesh.envoy.counter("requests.stale") > 0).then_some(())
+        (mesh.envoy.statistic("wasmcustom.session_mesh.requests.stale") > 0).then_some(())
     });
     // Nothing new can be saved, though.
     let write = browser.send(Request::get("/").respond("x-session-patch", r#"{"n":2}"#));

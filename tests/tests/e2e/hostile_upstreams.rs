@@ -30,7 +30,9 @@ fn a_broken_patch_fails_and_changes_nothing() {
         let seen = browser.get("/").seen();
         assert_eq!((seen.version(), seen.data()), (1, json!({"n": 1})));
     }
-    assert_eq!(mesh.envoy.counter("writes_failed.invalid"), u64::try_from(BROKEN_PATCHES.len()).unwrap());
+    let broken = u64::try_from(BROKEN_PATCHES.len()).unwrap();
+    mesh.envoy.until_counted("writes_failed.invalid", broken);
+    assert_eq!(mesh.envoy.counter("writes_failed.invalid"), broken);
 }
 
 #[test]
@@ -63,6 +65,7 @@ fn a_patch_of_hostile_depth_or_size_is_refused() {
         statuses.push(browser.send(Request::get("/").respond("x-session-patch", patch)).status);
     }
     assert_eq!(statuses, [200, 200, 200, 502]);
+    mesh.envoy.until_counted("writes_failed.too_large", 1);
     assert_eq!(mesh.envoy.counter("writes_failed.too_large"), 1);
     assert_eq!(browser.get("/").status, 200);
 }

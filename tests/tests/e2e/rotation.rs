@@ -31,7 +31,7 @@ fn an_old_token_is_good_within_the_grace_and_refused_after_it() {
     });
     let seen = browser.get("/").seen();
     assert_eq!((seen.state(), seen.data(), seen.id()), ("active".to_owned(), json!({"n": 1}), rotated.seen().id()));
-    assert!(mesh.envoy.counter("tokens_rejected.rotated") > 0);
+    mesh.envoy.until_counted("tokens_rejected.rotated", 1);
 }
 
 #[test]
