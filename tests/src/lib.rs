@@ -10,6 +10,8 @@
 //! | [`envoy`], [`gateway`], [`memcached`], [`tomcat`] | each of the processes alone |
 //! | [`upstream`] | an application that answers as the request tells it to |
 //! | [`http`], [`browser`] | clients: byte-exact, and with a cookie jar |
+//! | [`connection`], [`http2`] | clients that go step by step: HTTP/1.1, and HTTP/2 |
+//! | [`scripted`], [`detour`] | servers and ways to servers that misbehave as a test says |
 //! | [`built`] | the filter and the gateway, built from the current sources |
 //! | [`process`], [`ports`], [`wait`] | what those are made of |
 
@@ -24,13 +26,17 @@
 
 pub mod browser;
 pub mod built;
+pub mod connection;
+pub mod detour;
 pub mod envoy;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod memcached;
 pub mod mesh;
 pub mod ports;
 pub mod process;
+pub mod scripted;
 pub mod tomcat;
 pub mod upstream;
 pub mod wait;

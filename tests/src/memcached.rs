@@ -1,5 +1,7 @@
 //! memcached, and a look into it with somebody else's client (pymemcache).
 
+mod faults;
+
 use std::net::{Ipv4Addr, TcpStream};
 use std::process::Command;
 

@@ -10,15 +10,23 @@
 )]
 
 mod cache;
+mod cache_sharing;
 mod configuration;
 mod creation;
+mod failure_table;
 mod gateway_api;
 mod hostile_clients;
 mod hostile_upstreams;
+mod observability;
+mod other_filters;
 mod outages;
+mod path_spellings;
 mod promotion;
+mod protocols;
 mod rotation;
 mod rules;
+mod secrets;
+mod timeouts;
 mod tokens;
 mod tomcat;
 mod writes;

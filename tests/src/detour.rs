@@ -1,0 +1,162 @@
+//! A detour on the way to a server, where the way can be broken as networks and wrong configurations break it.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::{io, mem};
+
+use crate::connection::Connection;
+use crate::ports;
+
+/// What becomes of those who come this way.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// They get where they want to.
+    Open,
+    /// Nobody listens.
+    Refused,
+    /// They are connected, and nothing ever comes back.
+    Silent,
+    /// They are connected, and reset with their first request unread.
+    Reset,
+    /// Whatever they ask, these bytes come back, and then the end of the connection.
+    Answer(Vec<u8>),
+    /// Whatever they ask, these bytes come back, and then nothing more.
+    AnswerAndHang(Vec<u8>),
+}
+
+/// A port that leads to another port of this machine.
+pub struct Detour {
+    port: u16,
+    target: u16,
+    /// Nobody listens while there is none.
+    guard: Option<Guard>,
+}
+
+struct Guard {
+    port: u16,
+    shared: Arc<Shared>,
+    acceptor: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    is_over: AtomicBool,
+    streams: Mutex<Vec<TcpStream>>,
+}
+
+impl Detour {
+    /// An open way to `target`.
+    pub fn to(target: u16) -> Self {
+        let mut detour = Self { port: ports::free(), target, guard: None };
+        detour.take(&Way::Open);
+        detour
+    }
+
+    /// Where it begins.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends all connections; from now on this happens to new ones.
+    pub fn take(&mut self, way: &Way) {
+        self.guard = None;
+        if !matches!(way, Way::Refused) {
+            self.guard = Some(Guard::post(self.port, self.target, way.clone()));
+        }
+    }
+}
+
+impl Guard {
+    fn post(port: u16, target: u16, way: Way) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is ours");
+        let shared = Arc::new(Shared::default());
+        let theirs = Arc::clone(&shared);
+        let acceptor = thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if theirs.is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                theirs.remember(&stream);
+                let (shared, way) = (Arc::clone(&theirs), way.clone());
+                thread::spawn(move || shared.lead(stream, target, &way));
+            }
+        });
+        Self { port, shared, acceptor: Some(acceptor) }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::SeqCst);
+        // The acceptor sees the flag with the next connection.
+        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
+        if let Some(acceptor) = self.acceptor.take() {
+            let _ = acceptor.join();
+        }
+        for stream in mem::take(&mut *self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn remember(&self, stream: &TcpStream) {
+        let stream = stream.try_clone().expect("a connection can be cloned");
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+    }
+
+    /// All errors here are one side's going away, which is its good right.
+    fn lead(&self, mut stream: TcpStream, target: u16, way: &Way) {
+        match way {
+            Way::Open => {
+                let Ok(onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
+                self.remember(&onward);
+                let (back, forth) = (onward.try_clone(), stream.try_clone());
+                if let (Ok(back), Ok(forth)) = (back, forth) {
+                    thread::spawn(move || copy(back, forth));
+                    copy(stream, onward);
+                }
+            }
+            Way::Refused => {}
+            Way::Silent => {
+                let _ = io::copy(&mut stream, &mut io::sink());
+            }
+            Way::Reset => {
+                // What is closed with bytes unread is reset (RFC 9293 section 3.6).
+                let _ = stream.peek(&mut [0]);
+                let _ = self.forget(&stream);
+            }
+            Way::Answer(bytes) | Way::AnswerAndHang(bytes) => {
+                let Ok(reading) = stream.try_clone() else { return };
+                let mut reading = Connection::of(reading);
+                let Some(head) = reading.head() else { return };
+                let _ = reading.body(&head);
+                let _ = stream.write_all(bytes);
+                if matches!(way, Way::AnswerAndHang(_)) {
+                    let _ = stream.read(&mut [0]);
+                } else {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+            }
+        }
+    }
+
+    /// Lets go of a connection, so that dropping it closes it.
+    fn forget(&self, stream: &TcpStream) -> io::Result<()> {
+        let peer = stream.peer_addr()?;
+        self.streams
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|remembered| remembered.peer_addr().is_ok_and(|other| other != peer));
+        Ok(())
+    }
+}
+
+fn copy(mut from: TcpStream, mut to: TcpStream) {
+    let _ = io::copy(&mut from, &mut to);
+    let _ = to.shutdown(Shutdown::Both);
+    let _ = from.shutdown(Shutdown::Both);
+}
