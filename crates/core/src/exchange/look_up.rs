@@ -107,6 +107,12 @@ impl Exchange {
         step
     }
 
+    /// A session that begins with this request, for a client that may have a better token than it sent.
+    pub(super) fn go_late(&mut self, incoming: Incoming, state: State) -> Step {
+        let session = Session::new(&self.config, &incoming, incoming.fresh_id, Origin::Late);
+        self.forward(incoming, session, state, Version::UNSTORED, None)
+    }
+
     pub(super) fn looked_up(
         &mut self,
         incoming: Incoming,
@@ -169,8 +175,7 @@ impl Exchange {
             }
             Admission::Own(Standing::Late) => {
                 self.effects.counts.add(Counter::TokenRotated);
-                let session = Session::new(&self.config, &incoming, incoming.fresh_id, Origin::Late);
-                self.forward(incoming, session, State::Expired, Version::UNSTORED, None)
+                self.go_late(incoming, State::Expired)
             }
         }
     }

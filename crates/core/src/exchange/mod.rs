@@ -137,6 +137,12 @@ pub trait ResponseHeaders {
     fn all(&self) -> Vec<(String, Vec<u8>)>;
 }
 
+/// Whether Envoy itself has sent the request on again (`internal_redirect_policy`). The token was taken out of it
+/// the first time, so that it has none says nothing about the client.
+fn is_redirected(headers: &Headers) -> bool {
+    values(headers, "x-envoy-original-url").next().is_some()
+}
+
 /// The session layer of one HTTP stream.
 #[derive(Debug)]
 pub struct Exchange {
@@ -203,6 +209,7 @@ impl Exchange {
         match incoming.token {
             Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
             Some(verified) => self.find(incoming, verified, slots, request.now),
+            None if is_redirected(request.headers) => self.go_late(incoming, State::New),
             None => self.start(incoming, State::New),
         }
     }

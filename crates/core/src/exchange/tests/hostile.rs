@@ -90,7 +90,17 @@ fn answers_without_the_marker_say_nothing_about_the_session() {
 fn a_local_reply_of_another_filter_passes() {
     let world = World::new(json!({}));
     let mut exchange = Exchange::new(world.config.clone());
-    assert_eq!(exchange.response(&headers(&[("set-cookie", "sid=1")]), || world.now()), Step::Deliver(Vec::new()));
+    assert_eq!(exchange.response(&headers(&[("set-cookie", "a=1")]), || world.now()), Step::Deliver(Vec::new()));
+}
+
+#[test]
+fn a_request_that_envoy_redirects_itself_does_not_cost_the_client_its_cookie() {
+    for create in ["lazy", "eager", "on_write"] {
+        let mut world = World::new(json!({"create": create}));
+        let again = headers(&[(":path", "/new"), ("x-envoy-original-url", "http://a/old"), ("x-session-id", "1")]);
+        let seen = world.visit_with(again, &[]);
+        assert_eq!((seen.upstream("x-session-state"), seen.client_all("set-cookie").len()), ("new", 0), "{create}");
+    }
 }
 
 #[test]
