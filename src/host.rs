@@ -20,8 +20,13 @@ pub(crate) enum Caller {
 }
 
 pub(crate) fn now() -> UnixSeconds {
+    UnixSeconds::new(now_ms() / 1000)
+}
+
+/// Milliseconds since the Unix epoch.
+pub(crate) fn now_ms() -> u64 {
     let since_epoch = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
-    UnixSeconds::new(since_epoch.map_or(0, |duration| duration.as_secs()))
+    since_epoch.and_then(|duration| u64::try_from(duration.as_millis()).ok()).unwrap_or_default()
 }
 
 pub(crate) fn headers(map: MapType) -> Vec<(String, Vec<u8>)> {

@@ -1,4 +1,4 @@
-//! The counters of `session_core` as Envoy metrics.
+//! The metrics of `session_core` as Envoy's.
 //!
 //! A request only adds to numbers in the VM's own memory. The root context hands them to Envoy about once a second:
 //! one hostcall for each counter that has grown, however many requests there were.
@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::types::MetricType;
-use session_core::counter::{Counter, Counts};
+use session_core::counter::{CALLOUT_MS, Counter, Counts};
 
 /// One metric of Envoy's, and by how much it is behind.
 struct Metric {
@@ -15,9 +15,12 @@ struct Metric {
     behind: Cell<i64>,
 }
 
-/// The metrics, in the order of [`Counter::ALL`].
-#[derive(Default)]
-pub(crate) struct Metrics(Vec<Option<Metric>>);
+/// The metrics of one worker.
+pub(crate) struct Metrics {
+    /// In the order of [`Counter::ALL`].
+    counters: Vec<Option<Metric>>,
+    callout_ms: Option<u32>,
+}
 
 impl Metrics {
     pub(crate) fn define() -> Self {
@@ -25,12 +28,24 @@ impl Metrics {
             let id = hostcalls::define_metric(MetricType::Counter, counter.name()).ok()?;
             Some(Metric { id, behind: Cell::new(0) })
         };
-        Self(Counter::ALL.iter().map(define).collect())
+        Self {
+            counters: Counter::ALL.iter().map(define).collect(),
+            callout_ms: hostcalls::define_metric(MetricType::Histogram, CALLOUT_MS).ok(),
+        }
+    }
+
+    /// A callout took this long. There is one only where there is a round trip to the gateway, so this need not wait.
+    pub(crate) fn callout_took(&self, millis: u64) {
+        if let Some(id) = self.callout_ms
+            && hostcalls::record_metric(id, millis).is_err()
+        {
+            log::error!("{CALLOUT_MS} could not be recorded");
+        }
     }
 
     pub(crate) fn raise(&self, counts: Counts) {
         for counter in counts.iter() {
-            if let Some(Some(metric)) = self.0.get(counter as usize) {
+            if let Some(Some(metric)) = self.counters.get(counter as usize) {
                 metric.behind.update(|behind| behind + 1);
             }
         }
@@ -38,7 +53,7 @@ impl Metrics {
 
     /// Brings Envoy's metrics up to date.
     pub(crate) fn flush(&self) {
-        for (metric, counter) in self.0.iter().zip(Counter::ALL) {
+        for (metric, counter) in self.counters.iter().zip(Counter::ALL) {
             let Some(Metric { id, behind }) = metric else { continue };
             // Envoy calls an increment by nothing an error.
             let growth = behind.take();

@@ -25,7 +25,9 @@ pub(crate) struct Inner {
     exchange: Exchange,
     /// The callout of this stream whose answer is awaited.
     pending: Option<u32>,
-    /// The same, if the root context sent it.
+    /// When it was sent, in milliseconds since the Unix epoch.
+    sent_ms: u64,
+    /// The same as `pending`, if the root context sent it.
     pending_at_root: Option<u32>,
     /// The lookup that this stream leads.
     leads: Option<SessionId>,
@@ -120,7 +122,10 @@ impl Inner {
             .inspect_err(|status| log::warn!("gateway.cluster {}: no callout possible ({status:?})", gateway.cluster))
             .ok();
         match caller {
-            Caller::Stream => self.pending = token,
+            Caller::Stream => {
+                self.pending = token;
+                self.sent_ms = host::now_ms();
+            }
             Caller::Root { .. } => self.pending_at_root = token,
         }
         token.is_some()
@@ -153,6 +158,7 @@ impl Stream {
                 worker: Rc::clone(worker),
                 exchange: Exchange::new(Rc::clone(&worker.config)),
                 pending: None,
+                sent_ms: 0,
                 pending_at_root: None,
                 leads: None,
             }))
@@ -188,6 +194,7 @@ impl Stream {
         let mut inner = self.inner.as_ref()?.try_borrow_mut().ok()?;
         inner.pending.take_if(|pending| *pending == token)?;
         let leads = inner.leads.take();
+        inner.worker.callout_answered(inner.sent_ms);
         Some((Rc::clone(&inner.worker), leads))
     }
 }

@@ -47,6 +47,11 @@ impl Worker {
         }
     }
 
+    /// A callout was answered, which had been sent at this time.
+    pub(crate) fn callout_answered(&self, sent_ms: u64) {
+        self.metrics.callout_took(host::now_ms().saturating_sub(sent_ms));
+    }
+
     /// Brings Envoy's metrics up to date.
     pub(crate) fn flush_counts(&self) {
         self.metrics.flush();

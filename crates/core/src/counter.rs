@@ -91,6 +91,9 @@ counters! {
     CookieCleared => "cookies.cleared",
 }
 
+/// The histogram of how long callouts to the gateway take, in milliseconds.
+pub const CALLOUT_MS: &str = "session_mesh.callout_ms";
+
 /// A set of counters, each to be raised by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts(pub(crate) u64);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use session_core::config::{Config, ConfigError};
-use session_core::counter::Counter;
+use session_core::counter::{CALLOUT_MS, Counter};
 use session_core::upstream_api::State;
 
 const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
@@ -255,6 +255,7 @@ fn every_state_is_documented_and_nothing_else() {
 fn every_metric_is_documented_and_nothing_else() {
     let counters = Counter::ALL.iter().map(|counter| format!("wasmcustom.{}", counter.name()));
     assert_eq!(first_cells(OPERATIONS, "metric"), counters.collect());
+    assert_eq!(first_cells(OPERATIONS, "histogram"), BTreeSet::from([format!("wasmcustom.{CALLOUT_MS}")]));
 }
 
 #[test]

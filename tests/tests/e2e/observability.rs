@@ -57,6 +57,11 @@ fn requests_lookups_writes_and_cookies_are_counted_and_labelled() {
         let line = format!("session_mesh_{group}{{{label}=\"{value}\"}} {count}");
         assert!(prometheus.lines().any(|found| found.ends_with(&line)), "{line} in\n{prometheus}");
     }
+    // The write, the strict lookup and the logout. Envoy merges its histograms every five seconds.
+    wait::until("three callouts are in the histogram", || {
+        let page = mesh.envoy.page("/stats/prometheus?filter=callout_ms");
+        page.lines().any(|line| line.contains("callout_ms_count") && line.ends_with(" 3")).then_some(())
+    });
 }
 
 #[test]
