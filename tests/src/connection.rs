@@ -6,7 +6,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 
-use crate::http::{Response, values};
+use crate::http::{Response, value, values};
 use crate::wait::PATIENCE;
 
 /// A connection, buffered on the reading side.
@@ -124,8 +124,6 @@ impl Head {
 
     /// The value of a header that is there at most once.
     pub fn header(&self, name: &str) -> Option<String> {
-        let mut all = self.all(name);
-        assert!(all.len() <= 1, "{name} is there {} times: {all:?}", all.len());
-        all.pop()
+        value(&self.headers, name)
     }
 }

@@ -20,6 +20,13 @@ pub fn values(headers: &Headers, name: &str) -> Vec<String> {
     named.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).collect()
 }
 
+/// The value of a header that is there at most once.
+pub fn value(headers: &Headers, name: &str) -> Option<String> {
+    let mut all = values(headers, name);
+    assert!(all.len() <= 1, "{name} is there {} times: {all:?}", all.len());
+    all.pop()
+}
+
 /// A request to be sent.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -129,9 +136,7 @@ impl Response {
 
     /// The value of a header that is there at most once.
     pub fn header(&self, name: &str) -> Option<String> {
-        let mut all = self.all(name);
-        assert!(all.len() <= 1, "{name} is there {} times: {all:?}", all.len());
-        all.pop()
+        value(&self.headers, name)
     }
 
     /// The body as text.

@@ -56,3 +56,8 @@ pub(crate) fn values<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<I
 pub(crate) fn text<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
     values(headers, name).next().and_then(|value| core::str::from_utf8(value).ok())
 }
+
+/// The value of the first header of this name, if it is a number.
+pub(crate) fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
+    text(headers, name)?.parse().ok()
+}

@@ -1,7 +1,7 @@
 //! A session as it was found: what the gateway answered, as far as requests need it.
 
 use crate::config::Config;
-use crate::edit::{Headers, text, values};
+use crate::edit::{Headers, number, text, values};
 use crate::exposed;
 use crate::gateway_api as api;
 use crate::merge_patch;
@@ -82,10 +82,6 @@ impl Found {
 
 fn etag(headers: &Headers) -> Option<Version> {
     text(headers, "etag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
-}
-
-fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
-    text(headers, name)?.parse().ok()
 }
 
 /// A value of visible ASCII: what may be copied into another header as it is.

@@ -14,12 +14,15 @@ pub fn readings(path: &[u8]) -> Vec<Vec<u8>> {
     let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
     let mut decoded = path.get(..end).unwrap_or_default().to_vec();
     let mut readings = Vec::with_capacity(1);
+    let mut add = |reading| {
+        if !readings.contains(&reading) {
+            readings.push(reading);
+        }
+    };
     for _ in 0..=DECODINGS {
-        for parameters in [Parameters::Kept, Parameters::Dropped] {
-            let reading = fold(&decoded, parameters);
-            if !readings.contains(&reading) {
-                readings.push(reading);
-            }
+        add(fold(&decoded, Parameters::Kept));
+        if decoded.contains(&b';') {
+            add(fold(&decoded, Parameters::Dropped));
         }
         if !decoded.contains(&b'%') {
             break;

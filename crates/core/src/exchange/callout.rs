@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::Config;
-use crate::edit::{Headers, text};
+use crate::edit::{Headers, number, text};
 use crate::found::Found;
 use crate::gateway_api as api;
 use crate::id::SessionId;
@@ -170,8 +170,4 @@ impl Outcome {
             _ => Self::Unavailable,
         }
     }
-}
-
-fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
-    text(headers, name)?.parse().ok()
 }

@@ -5,7 +5,7 @@ use crate::binding::Binding;
 use crate::config::{Config, CreatePolicy};
 use crate::counter::Counter;
 use crate::id::SessionId;
-use crate::time::UnixSeconds;
+use crate::time::{Seconds, UnixSeconds};
 use crate::token::{Token, Verified};
 use crate::version::Version;
 
@@ -90,9 +90,7 @@ impl Session {
             Origin::Late | Origin::NotStored | Origin::Stored { is_renewable: false, .. } => None,
         }
     }
-}
 
-impl Session {
     /// The `Set-Cookie` value of a change to this client's cookie.
     pub(super) fn set_cookie(&self, config: &Config, change: CookieChange) -> String {
         match change {
@@ -105,7 +103,7 @@ impl Session {
 /// Whether a good token should be replaced by one that says the same: because its secret is about to be
 /// retired, or because the browser would drop the cookie.
 fn is_due(config: &Config, verified: &Verified, now: UnixSeconds) -> bool {
-    let has_aged = |max_age: crate::time::Seconds| now.since(verified.token.issued_at).get() >= max_age.get() / 2;
+    let has_aged = |max_age: Seconds| now.since(verified.token.issued_at).get() >= max_age.get() / 2;
     !verified.is_current() || config.cookie.max_age().is_some_and(has_aged)
 }
 
