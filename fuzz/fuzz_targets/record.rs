@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use session_core::merge_patch;
-use session_core::record::{Change, Stored, Write, WriteId};
+use session_core::record::{Change, Rotation, Stored, Write, WriteId};
 use session_core::time::{Seconds, UnixSeconds};
 
 // The stored value, a zero byte, the patch.
@@ -14,7 +14,7 @@ fuzz_target!(|input: &[u8]| {
     let Ok(Stored::Session(session)) = Stored::decode(stored) else { return };
     let Some(patch) = merge_patch::parse_object(patch) else { return };
     let change =
-        Change { patches: vec![patch], rotate: true, grace: Seconds::new(10), subject_key: "user".into(), ..Change::default() };
+        Change { patches: vec![patch], rotation: Rotation::Authenticated, grace: Seconds::new(10), subject_key: "user".into(), ..Change::default() };
     let write = Write { now: UnixSeconds::new(1_000_000), id: WriteId::from_random([1; 8]), max_data_bytes: 1 << 16 };
     if let Ok(changed) = session.change(change, write) {
         assert!(changed.version() >= session.version());

@@ -18,7 +18,7 @@ use crate::version::Version;
 /// lookup that was under way when it ended.
 const END_MARK: Seconds = Seconds::new(60);
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// The slots, wherever they are.
 pub trait Slots {
@@ -111,6 +111,7 @@ fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>) -> Vec<u8>
     writer.extend(from.to_be_bytes());
     writer.extend(found.created.get().to_be_bytes());
     writer.extend(found.expires.get().to_be_bytes());
+    writer.extend(found.auth_time.map_or(0, UnixSeconds::get).to_be_bytes());
     text(&mut writer, found.subject.as_deref());
     text(&mut writer, found.upstream_cookie.as_deref());
     writer.extend(length(found.exposed.len()));
@@ -140,6 +141,7 @@ impl Entry {
         let (until, from) = (reader.moment()?, reader.version()?);
         let created = reader.moment()?;
         let expires = reader.moment()?;
+        let auth_time = reader.moment()?;
         let subject = reader.text().ok()?;
         let upstream_cookie = reader.text().ok()?;
         let count = reader.length()?;
@@ -150,7 +152,9 @@ impl Entry {
             _ => Data::Omitted(reader.length()?),
         };
         let grace = (until > UnixSeconds::default()).then_some(Grace { from, until });
-        let found = Found { version, min_version, grace, created, expires, subject, upstream_cookie, data, exposed };
+        let auth_time = (auth_time > UnixSeconds::default()).then_some(auth_time);
+        let found =
+            Found { version, min_version, grace, created, expires, subject, auth_time, upstream_cookie, data, exposed };
         Some(Self { id, fetched, found: Some(found) })
     }
 }
@@ -224,6 +228,7 @@ mod tests {
             version in 1..5_u32,
             numbers: (u32, u64, u64),
             grace: Option<(u32, u32)>,
+            auth_time: Option<u32>,
             texts: (Option<String>, Option<String>, Vec<Option<String>>),
             data in prop_oneof![any::<Vec<u8>>().prop_map(Data::Whole), any::<u32>().prop_map(|n| Data::Omitted(n as usize))],
             has_ended in proptest::bool::weighted(0.2),
@@ -237,6 +242,7 @@ mod tests {
                 created: UnixSeconds::new(numbers.1),
                 expires: UnixSeconds::new(numbers.2),
                 subject: texts.0,
+                auth_time: auth_time.map(|time| UnixSeconds::new(u64::from(time) + 1)),
                 upstream_cookie: texts.1,
                 data,
                 exposed: texts.2,

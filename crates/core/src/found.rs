@@ -24,6 +24,8 @@ pub struct Found {
     pub expires: UnixSeconds,
     /// Who is logged in, percent-encoded.
     pub subject: Option<String>,
+    /// When they last proved who they are.
+    pub auth_time: Option<UnixSeconds>,
     /// The id that upstreams keep their own state under, if it isn't the session's.
     pub upstream_cookie: Option<String>,
     /// Its data.
@@ -65,6 +67,7 @@ impl Found {
             created: number(headers, api::CREATED)?,
             expires: number(headers, api::EXPIRES)?,
             subject: visible(headers, api::SUBJECT),
+            auth_time: number(headers, api::AUTH_TIME),
             upstream_cookie: visible(headers, api::UPSTREAM_COOKIE),
             exposed: if config.upstream.expose.is_empty() {
                 Vec::new()

@@ -42,6 +42,8 @@ pub const CREATED: &str = "session-created";
 pub const EXPIRES: &str = "session-expires";
 /// Answer: who is logged in, percent-encoded UTF-8.
 pub const SUBJECT: &str = "session-subject";
+/// Answer, with [`SUBJECT`]: when they last proved who they are, Unix seconds.
+pub const AUTH_TIME: &str = "session-auth-time";
 
 /// The `type` of the problem (RFC 9457) that answers a login with `403`: the subject has as many sessions as it may have.
 pub const TOO_MANY_SESSIONS: &str = "too-many-sessions";

@@ -15,8 +15,8 @@ use core::fmt;
 use serde_json::Value;
 
 use crate::merge_patch::{self, Object};
-pub use crate::rotation::Grace;
 use crate::rotation::Standing;
+pub use crate::rotation::{Grace, Rotation};
 use crate::subject::Epoch;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
@@ -67,11 +67,19 @@ pub struct Session {
     grace: Option<Grace>,
     created: UnixSeconds,
     timeouts: Timeouts,
-    subject: Option<String>,
-    epoch: Option<Epoch>,
+    login: Option<Login>,
     upstream_cookie: Option<String>,
     write: WriteId,
     data: Data,
+}
+
+/// Who is logged in.
+#[derive(Clone, PartialEq, Eq)]
+struct Login {
+    subject: String,
+    auth_time: UnixSeconds,
+    /// `None` until the session is bound to the subject's record.
+    epoch: Option<Epoch>,
 }
 
 /// A session's timeouts, both at least a second.
@@ -101,8 +109,9 @@ pub struct NewSession {
 pub struct Change {
     /// Merge patches on the data, in order.
     pub patches: Vec<Object>,
-    /// Ends all older tokens, the latest of them after the grace.
-    pub rotate: bool,
+    /// Whether older tokens end, the latest of them after the grace. [`Rotation::Authenticated`] also sets
+    /// [`Session::auth_time`].
+    pub rotation: Rotation,
     /// How long the grace of a rotation is.
     pub grace: Seconds,
     /// The version of the token that the change is made with, if it is made with one.
@@ -146,14 +155,14 @@ pub enum ChangeError {
 impl Session {
     /// A session at [`Version::FIRST`].
     pub fn create(new: NewSession, write: Write) -> Result<Self, ChangeError> {
+        let subject = subject_of(&new.data, &new.subject_key)?;
         Ok(Self {
             version: Version::FIRST,
             min_version: Version::FIRST,
             grace: None,
             created: write.now,
             timeouts: new.timeouts,
-            subject: subject_of(&new.data, &new.subject_key)?,
-            epoch: None,
+            login: subject.map(|subject| Login { subject, auth_time: write.now, epoch: None }),
             upstream_cookie: new.upstream_cookie,
             write: write.id,
             data: bounded(&new.data, write.max_data_bytes)?,
@@ -177,9 +186,9 @@ impl Session {
         let version = self.version.next();
         let subject = subject_of(&data, &change.subject_key)?;
         let grace = |from| (change.grace > Seconds::ZERO).then(|| Grace { from, until: write.now.plus(change.grace) });
-        let (min_version, grace) = if subject != self.subject {
+        let (min_version, grace) = if subject.as_deref() != self.subject() {
             (version, grace(version))
-        } else if change.rotate {
+        } else if change.rotation > Rotation::None {
             (version, grace(self.min_version))
         } else {
             (self.min_version, self.grace)
@@ -194,8 +203,14 @@ impl Session {
             grace,
             created: self.created,
             timeouts: self.timeouts,
-            epoch: if subject == self.subject { self.epoch } else { None },
-            subject,
+            login: subject.map(|subject| match &self.login {
+                Some(login) if login.subject == subject => {
+                    let is_repeated = change.rotation == Rotation::Authenticated;
+                    let auth_time = if is_repeated { write.now } else { login.auth_time };
+                    Login { subject, auth_time, epoch: login.epoch }
+                }
+                _ => Login { subject, auth_time: write.now, epoch: None },
+            }),
             upstream_cookie: change.upstream_cookie.or_else(|| self.upstream_cookie.clone()),
             write: write.id,
             data: bounded(&data, write.max_data_bytes)?,
@@ -205,7 +220,7 @@ impl Session {
     /// The session, bound to its subject's record. Until then a session that has a subject is not good.
     #[must_use]
     pub fn bound_in(self, epoch: Epoch) -> Self {
-        Self { epoch: self.subject.is_some().then_some(epoch), ..self }
+        Self { login: self.login.map(|login| Login { epoch: Some(epoch), ..login }), ..self }
     }
 
     /// Whether a creation under this session's id may become a change of it: nobody is logged in
@@ -213,7 +228,7 @@ impl Session {
     /// visitor. Later it would be a replay.
     #[must_use]
     pub fn may_merge(&self, within: Seconds, now: UnixSeconds) -> bool {
-        self.subject.is_none() && now.since(self.created) <= within
+        self.login.is_none() && now.since(self.created) <= within
     }
 
     /// How long the session lives if it is used now and then no more; `None` when its time is over.
@@ -278,13 +293,19 @@ impl Session {
     /// Who is logged in.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.subject.as_deref()
+        self.login.as_ref().map(|login| login.subject.as_str())
+    }
+
+    /// When the subject last proved who they are: at the login, or since (`authenticated`).
+    #[must_use]
+    pub fn auth_time(&self) -> Option<UnixSeconds> {
+        self.login.as_ref().map(|login| login.auth_time)
     }
 
     /// The epoch of the subject's record in which the session was bound to it.
     #[must_use]
-    pub const fn epoch(&self) -> Option<Epoch> {
-        self.epoch
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.login.as_ref().and_then(|login| login.epoch)
     }
 
     /// The id that upstreams keep their own state under, if it isn't the session's.

@@ -7,6 +7,18 @@
 use crate::time::UnixSeconds;
 use crate::version::Version;
 
+/// Whether a change ends the older tokens of its session. The greater wins where several are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rotation {
+    /// No, unless it changes the subject.
+    #[default]
+    None,
+    /// Yes.
+    Asked,
+    /// Yes, because the subject has just proved again who they are (OWASP ASVS 5.0 7.2.4, 7.5.1).
+    Authenticated,
+}
+
 /// How long a rotation spares the tokens in use right before it.
 ///
 /// Only the generation directly before: otherwise the grace of a second rotation would open the session

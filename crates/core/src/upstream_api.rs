@@ -16,10 +16,12 @@ pub const DATA: &str = "x-session-data";
 pub const DATA_OMITTED: &str = "x-session-data-omitted";
 /// Request: who is logged in, percent-encoded UTF-8.
 pub const SUBJECT: &str = "x-session-subject";
+/// Request: when they last proved who they are, Unix seconds (`auth_time` of OIDC Core section 2).
+pub const AUTH_TIME: &str = "x-session-auth-time";
 
 /// Response: one JSON merge patch on the data.
 pub const PATCH: &str = "x-session-patch";
-/// Response: `rotate` or `destroy`.
+/// Response: `rotate`, `authenticated` or `destroy`.
 pub const CONTROL: &str = "x-session-control";
 
 /// Response, to the client: why a write was not saved or a request not served.

@@ -182,8 +182,11 @@ fn the_documented_configurations_parse() {
     let blocks = CONFIGURATION.split("```json\n").skip(1);
     let examples: Vec<&str> = blocks.map(|rest| rest.split("```").next().unwrap()).collect();
     let parsed = |text: &str| format!("{:?}", Config::parse(text.as_bytes(), environment).unwrap());
-    let [least, all_defaults] = examples[..] else { panic!("two examples") };
+    let [least, all_defaults, ref others @ ..] = examples[..] else { panic!("at least two examples") };
     assert_eq!(parsed(least), parsed(all_defaults));
+    for other in others {
+        assert_ne!(parsed(other), parsed(least));
+    }
 }
 
 #[test]

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::SESSION_COOKIE;
-use session_mesh_e2e::http::Request;
+use session_mesh_e2e::http::{Request, Response};
 use session_mesh_e2e::mesh::Mesh;
+use session_mesh_e2e::wait;
 
 fn rules() -> Value {
     json!({"rules": [
@@ -51,6 +52,27 @@ fn some_paths_need_a_login() {
     assert_eq!(browser.get("/api/x").status, 200);
     browser.send(Request::get("/").respond("x-session-patch", r#"{"user":null}"#));
     assert_eq!(browser.get("/api/x").status, 401);
+}
+
+#[test]
+fn a_sensitive_path_needs_a_recent_login() {
+    let mesh = Mesh::with(json!({
+        "upstream": {"auth_time": true},
+        "rules": [{"path_prefix": "/password/", "session": "required", "redirect": "/login", "max_age": "1s", "strict": true}]
+    }));
+    let mut browser = mesh.browser();
+    let location = |response: &Response| response.header("location");
+    assert_eq!(location(&browser.get("/password/")).unwrap(), "/login?return_to=/password/");
+    browser.send(Request::get("/login").respond("x-session-patch", r#"{"user":"alice"}"#));
+    let login: u64 = browser.get("/").seen().one("x-session-auth-time").parse().unwrap();
+    let refused = wait::until("the login is too old", || location(&browser.get("/password/")));
+    assert_eq!(refused, "/login?max_age=1&return_to=/password/");
+    assert_eq!(browser.get("/").seen().one("x-session-subject"), "alice");
+
+    browser.send(Request::get("/login").respond("x-session-control", "authenticated"));
+    assert_eq!(browser.get("/password/").status, 200);
+    let again: u64 = browser.get("/").seen().one("x-session-auth-time").parse().unwrap();
+    assert!(again > login, "{again} {login}");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::time::Seconds;
 use crate::token::Keyring;
 use crate::upstream_api;
 use duration::Millis;
-pub use rules::{Access, Rules};
+pub use rules::{Access, Login, Rules};
 
 /// When a session is first stored and the client gets a cookie.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -98,6 +98,8 @@ pub struct Upstream {
     pub expose: Vec<(String, String)>,
     /// The upstreams' own session cookie, which is made to carry our id.
     pub cookie: Option<String>,
+    /// Whether they get `x-session-auth-time`.
+    pub auth_time: bool,
     /// Data over this size is left out of `x-session-data`.
     pub max_data_bytes: usize,
 }
@@ -365,7 +367,12 @@ fn upstream(raw: raw::Upstream, create: CreatePolicy, session_cookie: &str) -> R
             ));
         }
     }
-    Ok(Upstream { expose: expose(raw.expose)?, cookie: raw.cookie, max_data_bytes: raw.max_data_bytes })
+    Ok(Upstream {
+        expose: expose(raw.expose)?,
+        cookie: raw.cookie,
+        auth_time: raw.auth_time,
+        max_data_bytes: raw.max_data_bytes,
+    })
 }
 
 /// Headers that mean something to Envoy or to HTTP itself; session data must not stand in for them.

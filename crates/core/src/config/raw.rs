@@ -114,13 +114,14 @@ impl Default for Timeouts {
 pub(super) struct Upstream {
     pub(super) expose: BTreeMap<String, String>,
     pub(super) cookie: Option<String>,
+    pub(super) auth_time: bool,
     #[serde(deserialize_with = "whole_number")]
     pub(super) max_data_bytes: usize,
 }
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { expose: BTreeMap::new(), cookie: None, max_data_bytes: 8192 }
+        Self { expose: BTreeMap::new(), cookie: None, auth_time: false, max_data_bytes: 8192 }
     }
 }
 
@@ -140,17 +141,22 @@ impl Default for Cache {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(test, derive(Default))]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
     pub(super) path_prefix: String,
     pub(super) session: Session,
     pub(super) redirect: Option<String>,
+    pub(super) max_age: Option<Millis>,
+    #[serde(default)]
+    pub(super) strict: bool,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Session {
     Off,
+    #[default]
     Optional,
     Required,
     Strict,

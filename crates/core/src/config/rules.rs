@@ -1,23 +1,32 @@
 //! Which paths need what of a session (`rules`).
 
-use super::{ConfigError, error, raw};
+use std::rc::Rc;
+
+use super::{ConfigError, error, raw, seconds};
 use crate::path;
+use crate::time::Seconds;
 
 /// What the requests of a path get.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// No session: no lookup, no cookie, nothing upstream.
     Off,
-    /// A session, whoever it belongs to.
-    #[default]
-    Optional,
-    /// Only sessions with a subject; others get 401, or are sent here to log in.
-    Required {
-        /// A path or an `http(s)` address.
-        redirect: Option<String>,
+    /// A session.
+    Session {
+        /// Never from the cache.
+        is_strict: bool,
+        /// Only one with this login; `None`: whoever it belongs to.
+        login: Option<Rc<Login>>,
     },
-    /// As optional, but never from the cache.
-    Strict,
+}
+
+/// The login that a path needs. Who has none gets 401, or is sent to log in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Where browsers log in: a path or an `http(s)` address.
+    pub redirect: Option<String>,
+    /// How long ago the subject may have proved who they are (`max_age` of OIDC Core section 3.1.2.1).
+    pub max_age: Option<Seconds>,
 }
 
 /// The rules of a configuration.
@@ -44,22 +53,7 @@ impl Rules {
             if rules.iter().any(|(other, _)| *other == prefix) {
                 return Err(error(key("path_prefix"), "is another spelling of a prefix before it"));
             }
-            let access = match (rule.session, rule.redirect) {
-                (raw::Session::Required, redirect) => {
-                    if redirect.as_deref().is_some_and(|target| !is_target(target)) {
-                        return Err(error(
-                            key("redirect"),
-                            "must be a path that starts with one /, or an http(s) address",
-                        ));
-                    }
-                    Access::Required { redirect }
-                }
-                (_, Some(_)) => return Err(error(key("redirect"), "needs session: \"required\"")),
-                (raw::Session::Off, None) => Access::Off,
-                (raw::Session::Optional, None) => Access::Optional,
-                (raw::Session::Strict, None) => Access::Strict,
-            };
-            rules.push((prefix, access));
+            rules.push((prefix, Access::new(rule, key)?));
         }
         rules.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.len()));
         let rules = Self { rules };
@@ -69,11 +63,9 @@ impl Rules {
 
     /// A login page that needs a login would send browsers round in circles.
     fn check_redirects(&self) -> Result<(), ConfigError> {
-        let is_circular = |access: &Access| match access {
-            Access::Required { redirect: Some(target) } => {
-                target.starts_with('/') && matches!(self.access(target.as_bytes()), Access::Required { .. })
-            }
-            _ => false,
+        let is_circular = |access: &Access| match access.login().and_then(|login| login.redirect.as_deref()) {
+            Some(target) => target.starts_with('/') && self.access(target.as_bytes()).login().is_some(),
+            None => false,
         };
         if self.rules.iter().any(|(_, access)| is_circular(access)) {
             return Err(error("rules", "a redirect leads to a path that is itself session: \"required\""));
@@ -82,27 +74,68 @@ impl Rules {
     }
 
     /// What a request's `:path` gets: the rule with the longest prefix of it. Where upstreams may read the path
-    /// differently, the strictest of what the readings get.
+    /// differently, all that any of the readings demands.
     #[must_use]
-    pub fn access(&self, path: &[u8]) -> &Access {
-        const DEFAULT: &Access = &Access::Optional;
+    pub fn access(&self, path: &[u8]) -> Access {
         if self.rules.is_empty() {
-            return DEFAULT;
+            return Access::OPTIONAL;
         }
         let of_reading = |path: Vec<u8>| {
-            self.rules.iter().find(|(prefix, _)| is_below(&path, prefix)).map_or(DEFAULT, |(_, access)| access)
+            let rule = self.rules.iter().find(|(prefix, _)| is_below(&path, prefix));
+            rule.map_or(Access::OPTIONAL, |(_, access)| access.clone())
         };
-        path::readings(path).into_iter().map(of_reading).max_by_key(|access| access.strictness()).unwrap_or(DEFAULT)
+        path::readings(path).into_iter().map(of_reading).reduce(Access::and).unwrap_or(Access::OPTIONAL)
     }
 }
 
 impl Access {
-    const fn strictness(&self) -> u8 {
+    /// A session, whoever it belongs to.
+    pub const OPTIONAL: Self = Self::Session { is_strict: false, login: None };
+
+    fn new(rule: raw::Rule, key: impl Fn(&str) -> String) -> Result<Self, ConfigError> {
+        let raw::Rule { session, redirect, max_age, strict, .. } = rule;
+        if session != raw::Session::Required {
+            let belongs_to_a_login =
+                [("redirect", redirect.is_some()), ("max_age", max_age.is_some()), ("strict", strict)];
+            if let Some((name, _)) = belongs_to_a_login.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(error(key(name), "needs session: \"required\""));
+            }
+        }
+        if redirect.as_deref().is_some_and(|target| !is_target(target)) {
+            return Err(error(key("redirect"), "must be a path that starts with one /, or an http(s) address"));
+        }
+        let max_age = max_age.map(|max_age| seconds(&key("max_age"), max_age)).transpose()?;
+        if max_age == Some(Seconds::ZERO) {
+            return Err(error(key("max_age"), "must be at least 1s"));
+        }
+        Ok(match session {
+            raw::Session::Off => Self::Off,
+            raw::Session::Optional => Self::OPTIONAL,
+            raw::Session::Strict => Self::Session { is_strict: true, login: None },
+            raw::Session::Required => {
+                Self::Session { is_strict: strict, login: Some(Rc::new(Login { redirect, max_age })) }
+            }
+        })
+    }
+
+    fn login(&self) -> Option<&Login> {
         match self {
-            Self::Off => 0,
-            Self::Optional => 1,
-            Self::Strict => 2,
-            Self::Required { .. } => 3,
+            Self::Session { login, .. } => login.as_deref(),
+            Self::Off => None,
+        }
+    }
+
+    /// What both demand.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Off, access) | (access, Self::Off) => access,
+            (Self::Session { is_strict: a, login: first }, Self::Session { is_strict: b, login: second }) => {
+                let logins = [first, second].into_iter().flatten();
+                Self::Session {
+                    is_strict: a || b,
+                    login: logins.min_by_key(|login| login.max_age.map_or(u64::MAX, Seconds::get)),
+                }
+            }
         }
     }
 }
@@ -120,13 +153,14 @@ fn is_target(target: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Millis;
     use super::*;
 
     fn rules(list: &[(&str, raw::Session)]) -> Result<Rules, ConfigError> {
         let rule = |(prefix, session): &(&str, raw::Session)| raw::Rule {
             path_prefix: (*prefix).to_owned(),
             session: *session,
-            redirect: None,
+            ..raw::Rule::default()
         };
         Rules::new(list.iter().map(rule).collect())
     }
@@ -140,30 +174,31 @@ mod tests {
             ("/api", raw::Session::Optional),
         ])
         .unwrap();
-        let required = Access::Required { redirect: None };
+        let required = Access::Session { is_strict: false, login: Some(Rc::default()) };
+        let strict = Access::Session { is_strict: true, login: None };
         let rows: &[(&str, &Access)] = &[
-            ("/", &Access::Strict),
-            ("/x", &Access::Strict),
+            ("/", &strict),
+            ("/x", &strict),
             ("/static", &Access::Off),
             ("/static/a.css?x", &Access::Off),
             ("/STATIC/a.css", &Access::Off),
-            ("/staticx", &Access::Strict),
+            ("/staticx", &strict),
             ("/static/account", &required),
             ("/static/%61ccount/x", &required),
             ("/static//account/x", &required),
             ("/static/x/..%2faccount/", &required),
             ("/static/ACCOUNT;v=1/", &required),
-            ("/static/../x", &Access::Strict),
+            ("/static/../x", &strict),
             // Public to one upstream, private to another.
             ("/static/account/..;/public", &required),
             ("/static/account/%2e%2e/public", &required),
             ("/static/account/%252e%252e/public", &required),
-            ("/apix", &Access::Optional),
+            ("/apix", &Access::OPTIONAL),
         ];
         for (path, access) in rows {
-            assert_eq!(rules.access(path.as_bytes()), *access, "{path}");
+            assert_eq!(rules.access(path.as_bytes()), **access, "{path}");
         }
-        assert_eq!(Rules::default().access(b"/"), &Access::Optional);
+        assert_eq!(Rules::default().access(b"/"), Access::OPTIONAL);
     }
 
     #[test]
@@ -173,11 +208,50 @@ mod tests {
     }
 
     #[test]
+    fn a_path_with_several_readings_gets_what_all_of_them_demand() {
+        let rule = |prefix: &str, max_age: Option<u64>, strict| raw::Rule {
+            path_prefix: prefix.to_owned(),
+            session: raw::Session::Required,
+            max_age: max_age.map(|seconds| Millis(seconds * 1000)),
+            strict,
+            ..raw::Rule::default()
+        };
+        let rules =
+            Rules::new(vec![rule("/a/", None, true), rule("/a/b/", Some(300), false), rule("/a/c/", Some(60), false)]);
+        let access = rules.unwrap().access(b"/a/x/..;/b/..;/c/x");
+        let login = Login { redirect: None, max_age: Some(Seconds::new(60)) };
+        assert_eq!(access, Access::Session { is_strict: true, login: Some(Rc::new(login)) });
+    }
+
+    #[test]
+    fn what_belongs_to_a_login_needs_a_rule_that_asks_for_one() {
+        for session in [raw::Session::Off, raw::Session::Optional, raw::Session::Strict] {
+            let rule = || raw::Rule { path_prefix: "/a".to_owned(), session, ..raw::Rule::default() };
+            let refused = |rule| Rules::new(vec![rule]).unwrap_err().key;
+            assert_eq!(refused(raw::Rule { strict: true, ..rule() }), "rules[0].strict");
+            assert_eq!(refused(raw::Rule { redirect: Some("/login".into()), ..rule() }), "rules[0].redirect");
+            let max_age = Some(Millis(1000));
+            assert_eq!(refused(raw::Rule { max_age, ..rule() }), "rules[0].max_age");
+        }
+        for (millis, reason) in [(0, "must be at least 1s"), (1500, "must be whole seconds")] {
+            let max_age = Some(Millis(millis));
+            let rule = raw::Rule {
+                path_prefix: "/a".to_owned(),
+                session: raw::Session::Required,
+                max_age,
+                ..raw::Rule::default()
+            };
+            assert_eq!(Rules::new(vec![rule]).unwrap_err(), error("rules[0].max_age", reason));
+        }
+    }
+
+    #[test]
     fn a_login_page_must_not_need_a_login() {
         let rule = |prefix: &str, redirect: Option<&str>| raw::Rule {
             path_prefix: prefix.to_owned(),
             session: raw::Session::Required,
             redirect: redirect.map(str::to_owned),
+            ..raw::Rule::default()
         };
         let circular = Rules::new(vec![rule("/account/", Some("/account/login"))]);
         assert_eq!(circular.unwrap_err().key, "rules");

@@ -55,7 +55,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!((config.cache.ttl, config.cache.stale_if_error), (Seconds::new(5), Seconds::new(60)));
     assert_eq!(config.cache.slots, 65_536);
     assert!(config.bind.is_empty());
-    assert_eq!(config.rules.access(b"/"), &Access::Optional);
+    assert_eq!(config.rules.access(b"/"), Access::OPTIONAL);
 }
 
 #[test]
@@ -72,8 +72,9 @@ fn every_key_is_read() {
         "subject_key": "account",
         "cache": {"ttl": "0s", "stale_if_error": "10s", "slots": 16.0},
         "bind": ["request.useragent", "connection.tls_version", "request.headers.x-device"],
-        "rules": [{"path_prefix": "/account/", "session": "required", "redirect": "/login"}],
-        "upstream": {"expose": {"user": "X-User"}, "cookie": "JSESSIONID", "max_data_bytes": 100.0}
+        "rules": [{"path_prefix": "/account/", "session": "required", "redirect": "/login",
+                   "max_age": "5m", "strict": true}],
+        "upstream": {"expose": {"user": "X-User"}, "cookie": "JSESSIONID", "auth_time": true, "max_data_bytes": 100.0}
     }))
     .unwrap();
     assert_eq!(config.gateway.timeout, Duration::from_secs(1));
@@ -87,11 +88,12 @@ fn every_key_is_read() {
     assert_eq!(config.subject_key, "account");
     assert_eq!(config.upstream.cookie.as_deref(), Some("JSESSIONID"));
     assert_eq!(config.upstream.max_data_bytes, 100);
+    assert!(config.upstream.auth_time);
     assert_eq!((config.cache.ttl, config.cache.stale_if_error), (Seconds::ZERO, Seconds::new(10)));
     assert_eq!(config.cache.slots, 16);
     assert_eq!(config.bind[2], ["request", "headers", "x-device"]);
-    let login = Access::Required { redirect: Some("/login".into()) };
-    assert_eq!(config.rules.access(b"/account/x"), &login);
+    let login = Login { redirect: Some("/login".into()), max_age: Some(Seconds::new(300)) };
+    assert_eq!(config.rules.access(b"/account/x"), Access::Session { is_strict: true, login: Some(login.into()) });
     assert_eq!(config.upstream.expose, [("user".to_owned(), "x-user".to_owned())]);
 }
 

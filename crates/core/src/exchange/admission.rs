@@ -42,6 +42,7 @@ mod tests {
             created: UnixSeconds::new(1000),
             expires: UnixSeconds::new(9000),
             subject: None,
+            auth_time: None,
             upstream_cookie: None,
             data: Data::Whole(b"{}".to_vec()),
             exposed: Vec::new(),

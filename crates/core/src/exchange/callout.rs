@@ -8,6 +8,7 @@ use crate::found::Found;
 use crate::gateway_api as api;
 use crate::id::SessionId;
 use crate::merge_patch::Object;
+use crate::rotation::Rotation;
 use crate::time::UnixSeconds;
 use crate::version::Version;
 
@@ -93,10 +94,14 @@ impl Callout {
         id: SessionId,
         seen: Version,
         patches: Vec<u8>,
-        rotate: bool,
+        rotation: Rotation,
         upstream_cookie: Option<&str>,
     ) -> Self {
-        let query = if rotate { "?rotate" } else { "" };
+        let query = match rotation {
+            Rotation::None => "",
+            Rotation::Asked => "?rotate",
+            Rotation::Authenticated => "?authenticated",
+        };
         let mut call = Self::new(config, "PATCH", format!("/v1/sessions/{id}{query}"), RETRY_WRITE)
             .with("content-type", api::MERGE_PATCHES_TYPE)
             .with(api::SEEN_VERSION, seen.to_string())

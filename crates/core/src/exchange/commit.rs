@@ -111,9 +111,9 @@ impl Exchange {
             Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
             | Origin::JustStored(seen) => {
                 let patches = instructions.patches_json();
-                let rotate = instructions.rotates();
+                let rotation = instructions.rotation();
                 (
-                    Callout::change(&self.config, session.id, *seen, patches, rotate, upstream_cookie),
+                    Callout::change(&self.config, session.id, *seen, patches, rotation, upstream_cookie),
                     Commit::Change { id: session.id, seen: *seen },
                 )
             }

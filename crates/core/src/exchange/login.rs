@@ -1,48 +1,91 @@
-//! The answer to a request that needs a login and has none (`session: "required"`).
+//! Paths that need a login (`session: "required"`), and the answer to a request that has none.
 
 use core::fmt::Write as _;
+use std::rc::Rc;
 
+use crate::config::Login;
 use crate::edit::{Headers, LocalReply, text, values};
+use crate::found::Found;
+use crate::time::{Seconds, UnixSeconds};
 
 /// A longer path is not worth coming back to.
 const MAX_RETURN_PATH: usize = 2048;
 
-/// 401, or the way to the login page for a browser that is just navigating.
-pub(super) fn reply(redirect: Option<&str>, headers: &Headers) -> LocalReply {
-    let is_navigation = matches!(text(headers, ":method"), Some("GET" | "HEAD"));
-    let no_store = ("cache-control", "no-store".to_owned());
-    match redirect.filter(|_| is_navigation) {
-        Some(target) => {
-            let path = values(headers, ":path").next().unwrap_or_default();
-            LocalReply {
-                status: 302,
-                headers: vec![no_store, ("location", location(target, path))],
-                body: "Log in first.\n",
+/// The login that a request needs, and what is needed to ask its client for it.
+#[derive(Clone, Debug)]
+pub(super) struct Demand {
+    login: Rc<Login>,
+    asked: UnixSeconds,
+    /// Where a browser is to come back to; `None` for a client that is not navigating.
+    return_path: Option<Vec<u8>>,
+}
+
+impl Demand {
+    pub(super) fn new(login: Rc<Login>, headers: &Headers, now: UnixSeconds) -> Self {
+        let is_navigation = login.redirect.is_some() && matches!(text(headers, ":method"), Some("GET" | "HEAD"));
+        let path = || values(headers, ":path").next().unwrap_or_default().to_vec();
+        Self { login, asked: now, return_path: is_navigation.then(path) }
+    }
+
+    /// The answer if the session that was found does not have this login: 401, or the way to the login page for a
+    /// browser that is just navigating.
+    pub(super) fn unmet(self, found: Option<&Found>) -> Option<LocalReply> {
+        match found.filter(|found| found.subject.is_some()) {
+            None => Some(self.reply(None)),
+            Some(found) => {
+                let max_age = self.login.max_age?;
+                let is_recent = found.auth_time.is_some_and(|time| self.asked.since(time) <= max_age);
+                (!is_recent).then(|| self.reply(Some(max_age)))
             }
         }
-        None => LocalReply {
-            status: 401,
-            headers: vec![
-                no_store,
-                ("content-type", "text/plain; charset=utf-8".to_owned()),
-                // RFC 9110 section 15.5.2 demands a challenge; there is no registered scheme for cookies.
-                ("www-authenticate", "Session".to_owned()),
-            ],
-            body: "Log in first.\n",
-        },
+    }
+
+    /// `max_age` if somebody is logged in, but not recently enough: the login page would otherwise see a user who
+    /// is logged in, and send them straight back.
+    fn reply(self, max_age: Option<Seconds>) -> LocalReply {
+        let no_store = ("cache-control", "no-store".to_owned());
+        match (&self.login.redirect, self.return_path) {
+            (Some(target), Some(path)) => LocalReply {
+                status: 302,
+                headers: vec![no_store, ("location", location(target, &path, max_age))],
+                body: "Log in first.\n",
+            },
+            _ => LocalReply {
+                status: 401,
+                headers: vec![
+                    no_store,
+                    ("content-type", "text/plain; charset=utf-8".to_owned()),
+                    ("www-authenticate", challenge(max_age)),
+                ],
+                body: if max_age.is_some() { "Log in again first.\n" } else { "Log in first.\n" },
+            },
+        }
     }
 }
 
-/// The login page with the path to come back to, as `return_to`.
-fn location(target: &str, path: &[u8]) -> String {
+/// RFC 9110 section 15.5.2 demands a challenge. There is no registered scheme for cookies; the parameters are those of
+/// OAuth's step-up authentication (RFC 9470 section 3).
+fn challenge(max_age: Option<Seconds>) -> String {
+    match max_age {
+        Some(max_age) => format!("Session error=\"insufficient_user_authentication\", max_age=\"{max_age}\""),
+        None => "Session".to_owned(),
+    }
+}
+
+/// The login page with the path to come back to as `return_to`, and `max_age` if the login must be that new.
+fn location(target: &str, path: &[u8], max_age: Option<Seconds>) -> String {
     let separator = if target.contains('?') { '&' } else { '?' };
-    let mut location = format!("{target}{separator}return_to=");
+    let mut location = format!("{target}{separator}");
+    // Writing to a String can't fail.
+    if let Some(max_age) = max_age {
+        let _ = write!(location, "max_age={max_age}&");
+    }
+    location.push_str("return_to=");
     let path = if is_local(path) { path } else { b"/" };
     for byte in path {
         if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {
             location.push(char::from(*byte));
         } else {
-            // Writing to a String can't fail.
             let _ = write!(location, "%{byte:02X}");
         }
     }
@@ -68,7 +111,8 @@ mod tests {
     fn ask(method: &str, path: &str, redirect: Option<&str>) -> LocalReply {
         let headers =
             [(":method", method), (":path", path)].map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        reply(redirect, &headers)
+        let login = Login { redirect: redirect.map(str::to_owned), max_age: None };
+        Demand::new(login.into(), &headers, UnixSeconds::new(0)).unmet(None).unwrap()
     }
 
     fn location_of(path: &str) -> String {

@@ -202,11 +202,10 @@ impl Exchange {
         version: Version,
         found: Option<Found>,
     ) -> Step {
-        let is_logged_in = found.as_ref().is_some_and(|found| found.subject.is_some());
-        if let Some(login) = incoming.login.take_if(|_| !is_logged_in) {
+        if let Some(reply) = incoming.login.take().and_then(|demand| demand.unmet(found.as_ref())) {
             self.effects.counts.add(Counter::RequestLogin);
             self.phase = Phase::Finished;
-            return Step::Reply(login);
+            return Step::Reply(reply);
         }
         self.effects.counts.add(match state {
             State::New => Counter::RequestNew,

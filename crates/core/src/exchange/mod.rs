@@ -200,8 +200,8 @@ impl Exchange {
         }
         let config = Rc::clone(&self.config);
         let access = config.rules.access(values(request.headers, ":path").next().unwrap_or_default());
-        let incoming = Incoming::read(&config, access, request, &mut self.effects.counts);
-        if *access == Access::Off {
+        let incoming = Incoming::read(&config, &access, request, &mut self.effects.counts);
+        if access == Access::Off {
             self.effects.counts.add(Counter::RequestOff);
             self.phase = Phase::Off;
             return Step::Forward { edits: request::strip(incoming), callout: None };

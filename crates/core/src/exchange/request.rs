@@ -1,13 +1,15 @@
 //! The request: which token the client presents, and what the upstream gets to see.
 
 use std::borrow::Cow;
+use std::rc::Rc;
 
-use super::{Request, login};
+use super::Request;
+use super::login::Demand;
 use crate::binding::Binding;
 use crate::config::{Access, Config, CreatePolicy};
 use crate::cookie;
 use crate::counter::{Counter, Counts};
-use crate::edit::{Edit, LocalReply, replace_all, values};
+use crate::edit::{Edit, replace_all, values};
 use crate::exposed;
 use crate::found::{Data, Found};
 use crate::id::SessionId;
@@ -29,8 +31,8 @@ pub(super) struct Incoming {
     pub(super) fresh_id: SessionId,
     /// What tokens for this client are bound to.
     pub(super) binding: Binding,
-    /// The answer if nobody is logged in; `None` if that doesn't matter.
-    pub(super) login: Option<LocalReply>,
+    /// The login that the path needs, if it needs one.
+    pub(super) login: Option<Demand>,
     /// Whether only the store itself may say what the session is.
     pub(super) is_strict: bool,
     /// The `Cookie` lines to send on, if they differ from those that came.
@@ -45,19 +47,17 @@ impl Incoming {
         let upstream_cookie = config.upstream.cookie.as_deref();
         let lines = values(headers, "cookie");
         let cookies = cookie::take(lines.clone(), config.cookie.name().as_bytes(), upstream_cookie.map(str::as_bytes));
+        let (is_off, is_strict, login) = match access {
+            Access::Off => (true, false, None),
+            Access::Session { is_strict, login } => (false, *is_strict, login.as_ref()),
+        };
         Self {
-            token: match access {
-                Access::Off => None,
-                _ => verify(config, &cookies.values, request, counts),
-            },
+            token: if is_off { None } else { verify(config, &cookies.values, request, counts) },
             has_cookie: !cookies.values.is_empty(),
             fresh_id: request.fresh_id,
             binding: request.binding,
-            login: match access {
-                Access::Required { redirect } => Some(login::reply(redirect.as_deref(), headers)),
-                _ => None,
-            },
-            is_strict: *access == Access::Strict,
+            login: login.map(|login| Demand::new(Rc::clone(login), headers, request.now)),
+            is_strict,
             cookie: match (cookies.remaining, upstream_cookie) {
                 // The upstream's cookie is added to these lines.
                 (None, Some(_)) => Some(lines.map(<[u8]>::to_vec).collect()),
@@ -125,13 +125,16 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
     edits.push(Edit::set(upstream_api::STATE, outgoing.state.as_str()));
     edits.push(Edit::set(upstream_api::VERSION, outgoing.version.to_string()));
     match outgoing.found {
-        Some(Found { data, subject, exposed, .. }) => {
+        Some(Found { data, subject, auth_time, exposed, .. }) => {
             edits.push(match data {
                 Data::Whole(data) => Edit::set(upstream_api::DATA, data),
                 Data::Omitted(bytes) => Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()),
             });
             if let Some(subject) = subject {
                 edits.push(Edit::set(upstream_api::SUBJECT, subject));
+            }
+            if let Some(auth_time) = auth_time.filter(|_| config.upstream.auth_time) {
+                edits.push(Edit::set(upstream_api::AUTH_TIME, auth_time.to_string()));
             }
             edits.extend(exposed::edits(config, exposed));
         }

@@ -3,6 +3,7 @@
 use crate::config::Config;
 use crate::edit::{Edit, Headers, replace_all, values};
 use crate::merge_patch::{self, Object};
+use crate::rotation::Rotation;
 use crate::set_cookie::is_cookie_value;
 use crate::upstream_api;
 
@@ -17,7 +18,8 @@ pub(super) const NAMES: [&str; 4] = [upstream_api::PATCH, upstream_api::CONTROL,
 pub(super) struct Instructions {
     /// Merge patches, to be applied in order.
     pub(super) patches: Vec<Object>,
-    pub(super) rotate: bool,
+    /// What was asked for of older tokens.
+    rotation: Rotation,
     pub(super) destroy: bool,
     /// The upstream has renewed its own session id.
     pub(super) upstream_cookie: Option<String>,
@@ -28,12 +30,13 @@ pub(super) struct Instructions {
 impl Instructions {
     /// Whether they change a session (other than to end it).
     pub(super) fn is_write(&self) -> bool {
-        !self.patches.is_empty() || self.rotates()
+        !self.patches.is_empty() || self.rotation() > Rotation::None
     }
 
     /// Whether older tokens are to end: an upstream that renews its own id asks for that, too.
-    pub(super) const fn rotates(&self) -> bool {
-        self.rotate || self.upstream_cookie.is_some()
+    pub(super) fn rotation(&self) -> Rotation {
+        let renewed = if self.upstream_cookie.is_some() { Rotation::Asked } else { Rotation::None };
+        self.rotation.max(renewed)
     }
 
     /// The patches as a JSON array.
@@ -77,10 +80,12 @@ impl Held {
             }
         }
         for control in values(headers, upstream_api::CONTROL) {
+            let instructions = &mut held.instructions;
             match control.trim_ascii() {
-                b"rotate" => held.instructions.rotate = true,
-                b"destroy" => held.instructions.destroy = true,
-                _ => held.instructions.is_invalid = true,
+                b"rotate" => instructions.rotation = instructions.rotation.max(Rotation::Asked),
+                b"authenticated" => instructions.rotation = Rotation::Authenticated,
+                b"destroy" => instructions.destroy = true,
+                _ => instructions.is_invalid = true,
             }
         }
         held.take_cookies(config, headers, sent_cookie);

@@ -4,7 +4,7 @@
 //! follows it as it is:
 //!
 //! ```text
-//! S1{"v":3,"m":1,"c":1700000000,"i":1800,"a":43200,"s":"alice","e":7,"w":9,"n":16}
+//! S1{"v":3,"m":1,"c":1700000000,"i":1800,"a":43200,"s":"alice","l":1700000000,"e":7,"w":9,"n":16}
 //! {"user":"alice"}
 //! ```
 //!
@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Data, Grace, Session, Stored, Timeouts, Tombstone, WriteId};
+use super::{Data, Grace, Login, Session, Stored, Timeouts, Tombstone, WriteId};
 use crate::subject::Epoch;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
@@ -54,6 +54,9 @@ struct SessionHead<'a> {
     /// The subject.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     s: Option<Cow<'a, str>>,
+    /// When the subject last proved who they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    l: Option<u64>,
     /// The epoch in which the session was bound to the subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     e: Option<u64>,
@@ -117,8 +120,9 @@ impl Session {
             c: self.created.get(),
             i: self.timeouts.idle.get(),
             a: self.timeouts.absolute.get(),
-            s: self.subject.as_deref().map(Cow::Borrowed),
-            e: self.epoch.map(Epoch::get),
+            s: self.subject().map(Cow::Borrowed),
+            l: self.auth_time().map(UnixSeconds::get),
+            e: self.epoch().map(Epoch::get),
             u: self.upstream_cookie.as_deref().map(Cow::Borrowed),
             w: self.write.0,
             n: data.len(),
@@ -139,9 +143,15 @@ impl Session {
         if head.v == Version::UNSTORED.get() || head.m > head.v || head.g.is_some_and(|(min, _)| min > head.m) {
             return Err(DecodeError::Head);
         }
-        if head.e.is_some() && head.s.is_none() {
-            return Err(DecodeError::Head);
-        }
+        let login = match (head.s, head.l, head.e) {
+            (Some(subject), Some(auth_time), epoch) => Some(Login {
+                subject: subject.into_owned(),
+                auth_time: UnixSeconds::new(auth_time),
+                epoch: epoch.map(Epoch::new),
+            }),
+            (None, None, None) => None,
+            _ => return Err(DecodeError::Head),
+        };
         if head.n != data.len() {
             return Err(DecodeError::Data);
         }
@@ -151,8 +161,7 @@ impl Session {
             grace: head.g.map(|(from, until)| Grace { from: Version::new(from), until: UnixSeconds::new(until) }),
             created: UnixSeconds::new(head.c),
             timeouts: Timeouts { idle: Seconds::new(head.i), absolute: Seconds::new(head.a) },
-            subject: head.s.map(Cow::into_owned),
-            epoch: head.e.map(Epoch::new),
+            login,
             upstream_cookie: head.u.map(Cow::into_owned),
             write: WriteId(head.w),
             data: Data::from_stored(data)?,

@@ -42,7 +42,7 @@ fn patch(patches: &[Value]) -> Change {
 }
 
 fn rotation(grace: u64) -> Change {
-    Change { rotate: true, grace: Seconds::new(grace), ..patch(&[]) }
+    Change { rotation: Rotation::Asked, grace: Seconds::new(grace), ..patch(&[]) }
 }
 
 /// What the filter does with a token of `version`.
@@ -117,6 +117,26 @@ fn subjects() {
 }
 
 #[test]
+fn the_time_of_the_login_changes_only_with_a_login() {
+    let at = |seconds| NOW.plus(Seconds::new(seconds));
+    assert_eq!(created(json!({})).auth_time(), None);
+    let alice = created(json!({"user": "alice"}));
+    assert_eq!(alice.auth_time(), Some(NOW));
+    let after = |change| alice.change(change, write_at(at(9))).unwrap().auth_time();
+    let authenticated = || Change { rotation: Rotation::Authenticated, ..patch(&[]) };
+    assert_eq!(after(patch(&[json!({"n": 1, "user": "alice"})])), Some(NOW));
+    assert_eq!(after(rotation(10)), Some(NOW));
+    assert_eq!(after(authenticated()), Some(at(9)));
+    assert_eq!(after(patch(&[json!({"user": "bob"})])), Some(at(9)));
+    assert_eq!(after(patch(&[json!({"user": null})])), None);
+    let nobody = created(json!({})).change(authenticated(), write_at(NOW)).unwrap();
+    assert_eq!((nobody.auth_time(), nobody.min_version()), (None, Version::new(2)), "only a rotation");
+    let again = alice.change(Change { grace: Seconds::new(10), ..authenticated() }, write_at(NOW)).unwrap();
+    assert!(accepts(&again, 1, NOW) && !accepts(&again, 1, at(10)));
+    assert_eq!(Stored::decode(&Stored::Session(again.clone()).encode()), Ok(Stored::Session(again)));
+}
+
+#[test]
 fn a_binding_lasts_as_long_as_the_subject() {
     let epoch = Epoch::new(5);
     assert_eq!(created(json!({})).bound_in(epoch).epoch(), None, "there is nobody to be bound to");
@@ -163,12 +183,13 @@ fn the_version_never_wraps() {
 #[test]
 fn the_format_stays_readable() {
     let stored = "S1{\"v\":4,\"m\":3,\"g\":[2,1700000010],\"c\":1700000000,\"i\":1800,\"a\":43200,\
-                  \"s\":\"alice\",\"e\":42,\"u\":\"abc\",\"w\":506381209866536711,\"n\":16}\n{\"user\":\"alice\"}";
+                  \"s\":\"alice\",\"l\":1700000007,\"e\":42,\"u\":\"abc\",\"w\":506381209866536711,\"n\":16}\n{\"user\":\"alice\"}";
     let Ok(Stored::Session(session)) = Stored::decode(stored.as_bytes()) else {
         panic!("unreadable");
     };
     assert_eq!(session.subject(), Some("alice"));
     assert_eq!(session.epoch(), Some(Epoch::new(42)));
+    assert_eq!(session.auth_time(), Some(NOW.plus(Seconds::new(7))));
     assert_eq!(session.upstream_cookie(), Some("abc"));
     assert_eq!(session.grace().map(|grace| grace.until), Some(NOW.plus(Seconds::new(10))));
     assert_eq!(session.encode(), stored.as_bytes());
@@ -189,6 +210,8 @@ fn damaged_values_are_told_apart() {
         (text.replace("\"m\":1", "\"m\":2"), DecodeError::Head),
         (text.replace("\"m\":1", "\"m\":1,\"later\":1"), DecodeError::Head),
         (text.replace("\"w\":", "\"e\":1,\"w\":"), DecodeError::Head),
+        (text.replace("\"w\":", "\"l\":1,\"w\":"), DecodeError::Head),
+        (text.replace("\"w\":", "\"s\":\"alice\",\"w\":"), DecodeError::Head),
         (text.replace('\n', ""), DecodeError::Head),
         (text.replace("{\"a\":1}", "{\"a\":1"), DecodeError::Data),
         (text.replace("{\"a\":1}", "[\"a\",1]"), DecodeError::Data),

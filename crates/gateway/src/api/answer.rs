@@ -20,6 +20,7 @@ const EXPIRES: HeaderName = HeaderName::from_static(names::EXPIRES);
 const IDLE: HeaderName = HeaderName::from_static(names::IDLE);
 const ABSOLUTE: HeaderName = HeaderName::from_static(names::ABSOLUTE);
 const SUBJECT: HeaderName = HeaderName::from_static(names::SUBJECT);
+const AUTH_TIME: HeaderName = HeaderName::from_static(names::AUTH_TIME);
 const UPSTREAM_COOKIE: HeaderName = HeaderName::from_static(names::UPSTREAM_COOKIE);
 const MARKER: HeaderName = HeaderName::from_static(names::MARKER);
 const MARKER_VALUE: HeaderValue = HeaderValue::from_static(names::MARKER_VALUE);
@@ -107,6 +108,9 @@ fn with_session(status: StatusCode, live: Live) -> Answer {
     headers.insert(ABSOLUTE, HeaderValue::from(session.timeouts().absolute.get()));
     if let Some(subject) = session.subject() {
         put(&mut headers, SUBJECT, utf8_percent_encode(subject, SUBJECT_ESCAPES).to_string());
+    }
+    if let Some(auth_time) = session.auth_time() {
+        headers.insert(AUTH_TIME, HeaderValue::from(auth_time.get()));
     }
     if let Some(cookie) = session.upstream_cookie() {
         put(&mut headers, UPSTREAM_COOKIE, cookie.to_owned());

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use session_core::gateway_api as names;
 use session_core::id::SessionId;
 use session_core::merge_patch::{self, Object};
-use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Timeouts};
+use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts};
 use session_core::time::Seconds;
 
 use super::fields::Fields;
@@ -185,12 +185,12 @@ impl SessionCall {
     }
 
     fn read_change(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
-        let rotate = flag(query, "rotate")?;
+        let rotation = read_rotation(query)?;
         let grace = fields.seconds(names::ROTATION_GRACE)?;
         let form = match fields.media_type()? {
             Some(names::MERGE_PATCH_TYPE) => PatchForm::One,
             Some(names::MERGE_PATCHES_TYPE) => PatchForm::Many,
-            None if rotate => PatchForm::None,
+            None if rotation > Rotation::None => PatchForm::None,
             _ => {
                 return Err(Refusal::UnsupportedMediaType {
                     supported: "application/merge-patch+json, application/vnd.session-mesh.merge-patches+json",
@@ -201,7 +201,7 @@ impl SessionCall {
             form,
             change: Change {
                 patches: Vec::new(),
-                rotate,
+                rotation,
                 grace: grace.unwrap_or(DEFAULT_ROTATION_GRACE),
                 seen: fields.version(names::SEEN_VERSION)?,
                 subject_key: subject_key(fields)?,
@@ -226,7 +226,7 @@ impl Create {
 
 impl Patch {
     pub(super) fn with_body(mut self, body: &[u8]) -> Result<(Change, Precondition), Refusal> {
-        let empty_is_fine = self.change.rotate;
+        let empty_is_fine = self.change.rotation > Rotation::None;
         self.change.patches = match self.form {
             _ if body.is_empty() && empty_is_fine => Vec::new(),
             PatchForm::One => {
@@ -244,6 +244,14 @@ impl Patch {
             }
         };
         Ok((self.change, self.precondition))
+    }
+}
+
+/// `?rotate` or `?authenticated`.
+fn read_rotation(query: Option<&str>) -> Result<Rotation, Refusal> {
+    match query.map(|query| query.strip_suffix('=').unwrap_or(query)) {
+        Some("authenticated") => Ok(Rotation::Authenticated),
+        _ => Ok(if flag(query, "rotate")? { Rotation::Asked } else { Rotation::None }),
     }
 }
 

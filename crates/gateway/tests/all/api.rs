@@ -147,6 +147,13 @@ async fn rotation(gateway: &Gateway) {
     assert_eq!((hard.number("session-min-version"), hard.header("session-grace-until")), (4, None));
     let later = gateway.patch(&id, "{}").await.expect(StatusCode::OK);
     assert_eq!(later.number("session-min-version"), 4);
+    assert_eq!(later.header("session-auth-time"), None);
+    let login = gateway.patch(&id, r#"{"user":"alice"}"#).await.expect(StatusCode::OK);
+    assert_near(login.number("session-auth-time"), now());
+    let again = gateway.session("PATCH", &format!("{id}?authenticated"), &[], "").await.expect(StatusCode::OK);
+    assert_near(again.number("session-auth-time"), now());
+    assert_eq!(again.number("session-min-version"), again.number("session-grace-from") + 1);
+    assert_eq!(gateway.get(&id).await.number("session-auth-time"), again.number("session-auth-time"));
 }
 
 async fn changes_with_a_token(gateway: &Gateway) {

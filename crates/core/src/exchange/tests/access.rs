@@ -14,6 +14,8 @@ fn world() -> World {
             {"path_prefix": "/account/", "session": "required", "redirect": "/login"},
             {"path_prefix": "/api/", "session": "required"},
             {"path_prefix": "/admin/", "session": "strict"},
+            {"path_prefix": "/account/close/", "session": "required", "strict": true},
+            {"path_prefix": "/account/password/", "session": "required", "redirect": "/login", "max_age": "5m"},
         ]
     }))
 }
@@ -88,6 +90,73 @@ fn strict_always_asks_the_store() {
     let mut exchange = Exchange::new(world.config.clone());
     let request = headers(&[(":path", "/admin/x"), ("cookie", &cookie)]);
     assert!(matches!(world.request(&mut exchange, &request), Step::LookUp { is_shareable: false, .. }));
+}
+
+#[test]
+fn required_and_strict_asks_the_store_who_is_logged_in() {
+    let mut world = world();
+    let cookie = login(&mut world);
+    get(&mut world, "/account/x", &cookie, &[]);
+    world.calls.clear();
+    assert_eq!(get(&mut world, "/account/close/", &cookie, &[]).upstream("x-session-subject"), "alice");
+    assert_eq!(world.calls.len(), 1);
+    assert_eq!(get(&mut world, "/account/close/", "", &[]).status(), 401);
+    // The copy still says that alice is logged in.
+    let id = get(&mut world, "/account/x", &cookie, &[]).upstream("x-session-id").to_owned();
+    world.destroy(&id);
+    assert!(get(&mut world, "/account/x", &cookie, &[]).was_forwarded());
+    assert_eq!(get(&mut world, "/account/close/", &cookie, &[]).status(), 401);
+    world.gateway = Gateway::Down;
+    assert_eq!(get(&mut world, "/account/close/", &cookie, &[]).status(), 503);
+}
+
+#[test]
+fn a_login_that_is_too_old_has_to_be_repeated() {
+    let mut world = world();
+    let path = "/account/password/";
+    let anonymous = get(&mut world, path, "", &[]);
+    assert_eq!((anonymous.status(), anonymous.client("location")), (302, "/login?return_to=/account/password/"));
+    let cookie = login(&mut world);
+    let write = [("x-session-patch", r#"{"n":1}"#)];
+    world.now += 300;
+    // Neither using the session nor writing to it is a login, nor is a rotation.
+    let cookie = world.visit(&cookie, &write).cookie().expect("issued");
+    let cookie = world.visit(&cookie, &[("x-session-control", "rotate")]).cookie().expect("issued");
+    assert!(get(&mut world, path, &cookie, &[]).was_forwarded());
+    world.now += 1;
+    let old = get(&mut world, path, &cookie, &[]);
+    let location = "/login?max_age=300&return_to=/account/password/";
+    assert_eq!((old.status(), old.client("location")), (302, location));
+    assert!(old.counts.contains(&Counter::RequestLogin));
+    let post = headers(&[(":method", "POST"), (":path", path), ("cookie", &cookie)]);
+    let post = world.visit_with(post, &[]);
+    assert_eq!(post.status(), 401);
+    let challenge = "Session error=\"insufficient_user_authentication\", max_age=\"300\"";
+    assert_eq!(post.client("www-authenticate"), challenge);
+    assert!(get(&mut world, "/account/x", &cookie, &[]).was_forwarded(), "other paths do not mind");
+
+    let again = world.visit(&cookie, &[("x-session-control", "authenticated")]).cookie().expect("issued");
+    assert!(get(&mut world, path, &again, &[]).was_forwarded());
+    world.now += 11;
+    world.slots.0.clear();
+    assert_eq!(world.visit(&cookie, &[]).upstream("x-session-state"), "expired", "older tokens end");
+}
+
+#[test]
+fn the_time_of_the_login_goes_upstream_where_it_is_asked_for() {
+    let mut world = World::new(json!({"upstream": {"auth_time": true}, "cache": {"ttl": "5s"}}));
+    assert_eq!(world.visit("", &[]).upstream_all("x-session-auth-time"), Vec::<&str>::new());
+    let cookie = login(&mut world);
+    let then = world.now.to_string();
+    world.now += 2;
+    assert_eq!(world.visit(&cookie, &[]).upstream("x-session-auth-time"), then, "from the cache");
+    world.slots.0.clear();
+    assert_eq!(world.visit(&cookie, &[]).upstream("x-session-auth-time"), then, "from the store");
+    let cookie = world.visit(&cookie, &[("x-session-patch", r#"{"user":"bob"}"#)]).cookie().expect("issued");
+    assert_eq!(world.visit(&cookie, &[]).upstream("x-session-auth-time"), world.now.to_string(), "bob's");
+    let mut world = self::world();
+    let cookie = login(&mut world);
+    assert_eq!(world.visit(&cookie, &[]).upstream_all("x-session-auth-time"), Vec::<&str>::new(), "not asked for");
 }
 
 #[test]

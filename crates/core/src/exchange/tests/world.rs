@@ -10,7 +10,7 @@ use crate::cache;
 use crate::counter::Counter;
 use crate::gateway_api as api;
 use crate::merge_patch::parse_object;
-use crate::record::{self, Change, ChangeError, NewSession, Stored, Timeouts, Tombstone, Write, WriteId};
+use crate::record::{self, Change, ChangeError, NewSession, Rotation, Stored, Timeouts, Tombstone, Write, WriteId};
 use crate::time::Seconds;
 
 type HeaderList = Vec<(String, Vec<u8>)>;
@@ -281,7 +281,11 @@ impl World {
         let grace = seconds(api::ROTATION_GRACE).unwrap_or(Seconds::new(10));
         let change = |patches, grace| Change {
             patches,
-            rotate: query.contains("rotate"),
+            rotation: match query {
+                "rotate" => Rotation::Asked,
+                "authenticated" => Rotation::Authenticated,
+                _ => Rotation::None,
+            },
             grace,
             seen: header(api::SEEN_VERSION).map(|seen| seen.parse().unwrap()),
             subject_key: subject_key.clone(),
@@ -345,6 +349,9 @@ impl World {
         }
         if let Some(subject) = session.subject() {
             answer.push((api::SUBJECT.into(), crate::exposed::percent_encode(subject).into_bytes()));
+        }
+        if let Some(auth_time) = session.auth_time() {
+            answer.push((api::AUTH_TIME.into(), auth_time.to_string().into_bytes()));
         }
         if let Some(cookie) = session.upstream_cookie() {
             answer.push((api::UPSTREAM_COOKIE.into(), cookie.as_bytes().to_vec()));
