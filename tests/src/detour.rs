@@ -1,12 +1,11 @@
 //! A detour on the way to a server, where the way can be broken as networks and wrong configurations break it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::{io, mem};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{io, thread};
 
+use crate::acceptor::Acceptor;
 use crate::connection::Connection;
 use crate::ports;
 
@@ -36,15 +35,13 @@ pub struct Detour {
 }
 
 struct Guard {
-    port: u16,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
+    _acceptor: Acceptor,
 }
 
-#[derive(Default)]
 struct Shared {
-    is_over: AtomicBool,
-    streams: Mutex<Vec<TcpStream>>,
+    /// `None` when the way is over: a connection that comes through just then ends at once.
+    streams: Mutex<Option<Vec<TcpStream>>>,
 }
 
 impl Detour {
@@ -71,41 +68,34 @@ impl Detour {
 
 impl Guard {
     fn post(port: u16, target: u16, way: Way) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is ours");
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { streams: Mutex::new(Some(Vec::new())) });
         let theirs = Arc::clone(&shared);
-        let acceptor = thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if theirs.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                theirs.remember(&stream);
-                let (shared, way) = (Arc::clone(&theirs), way.clone());
-                thread::spawn(move || shared.lead(stream, target, &way));
-            }
+        let acceptor = Acceptor::listen(port, move |stream| {
+            theirs.remember(&stream);
+            theirs.lead(stream, target, &way);
         });
-        Self { port, shared, acceptor: Some(acceptor) }
+        Self { shared, _acceptor: acceptor }
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::SeqCst);
-        // The acceptor sees the flag with the next connection.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
-        for stream in mem::take(&mut *self.shared.streams.lock().unwrap_or_else(PoisonError::into_inner)) {
+        for stream in self.shared.streams().take().unwrap_or_default() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
 impl Shared {
+    fn streams(&self) -> MutexGuard<'_, Option<Vec<TcpStream>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn remember(&self, stream: &TcpStream) {
-        let stream = stream.try_clone().expect("a connection can be cloned");
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        match &mut *self.streams() {
+            Some(streams) => streams.push(stream.try_clone().expect("a connection can be cloned")),
+            None => drop(stream.shutdown(Shutdown::Both)),
+        }
     }
 
     /// All errors here are one side's going away, which is its good right.
@@ -147,10 +137,9 @@ impl Shared {
     /// Lets go of a connection, so that dropping it closes it.
     fn forget(&self, stream: &TcpStream) -> io::Result<()> {
         let peer = stream.peer_addr()?;
-        self.streams
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|remembered| remembered.peer_addr().is_ok_and(|other| other != peer));
+        if let Some(streams) = &mut *self.streams() {
+            streams.retain(|remembered| remembered.peer_addr().is_ok_and(|other| other != peer));
+        }
         Ok(())
     }
 }

@@ -13,7 +13,7 @@
 //! | [`connection`], [`http2`] | clients that go step by step: HTTP/1.1, and HTTP/2 |
 //! | [`scripted`], [`detour`] | servers and ways to servers that misbehave as a test says |
 //! | [`built`] | the filter and the gateway, built from the current sources |
-//! | [`process`], [`ports`], [`wait`] | what those are made of |
+//! | [`acceptor`], [`process`], [`ports`], [`wait`] | what those are made of |
 
 #![expect(
     clippy::expect_used,
@@ -24,6 +24,7 @@
     reason = "a harness ends the test that uses it: that is how it reports"
 )]
 
+pub mod acceptor;
 pub mod browser;
 pub mod built;
 pub mod connection;

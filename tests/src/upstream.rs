@@ -5,11 +5,11 @@
 //! which [`crate::http::Response::seen`] reads.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 
+use crate::acceptor::Acceptor;
 use crate::http::{Headers, Response, owned, values};
 use crate::ports;
 
@@ -24,14 +24,12 @@ const MAX_HEADERS: usize = 8192;
 
 /// A running application.
 pub struct Upstream {
-    port: u16,
+    acceptor: Acceptor,
     shared: Arc<Shared>,
-    acceptor: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
 struct Shared {
-    is_over: AtomicBool,
     requests: AtomicUsize,
     meeting: Mutex<Option<Arc<Barrier>>>,
 }
@@ -39,25 +37,14 @@ struct Shared {
 impl Upstream {
     /// Starts it on a free port.
     pub fn start() -> Self {
-        let port = ports::free();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("a free port can be bound");
         let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
-        let acceptor = thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if theirs.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let shared = Arc::clone(&theirs);
-                thread::spawn(move || shared.serve(&stream));
-            }
-        });
-        Self { port, shared, acceptor: Some(acceptor) }
+        Self { acceptor: Acceptor::listen(ports::free(), move |stream| theirs.serve(&stream)), shared }
     }
 
     /// Where it listens.
     pub fn port(&self) -> u16 {
-        self.port
+        self.acceptor.port()
     }
 
     /// How many requests have arrived.
@@ -73,17 +60,6 @@ impl Upstream {
     /// Lets requests pass alone again.
     pub fn stop_holding(&self) {
         *self.shared.meeting.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::SeqCst);
-        // The acceptor sees the flag with the next connection.
-        let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
-        if let Some(acceptor) = self.acceptor.take() {
-            let _ = acceptor.join();
-        }
     }
 }
 
