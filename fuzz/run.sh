@@ -23,7 +23,7 @@ if ! [[ $seconds =~ ^[1-9][0-9]*$ ]]; then
   exit 2
 fi
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(cookie token exchange configuration record)
+[ ${#targets[@]} -gt 0 ] || targets=(cookie token exchange configuration record subject)
 
 cd "$(dirname -- "${BASH_SOURCE[0]}")"
 
