@@ -10,7 +10,7 @@
 //! | [`secret`], [`token`], [`binding`] | what opens a session from outside, and from where |
 //! | [`cookie`], [`set_cookie`] | how the token travels |
 //! | [`merge_patch`], [`record`], [`rotation`] | what a stored session is, and how a write changes it |
-//! | [`subject`] | which sessions of somebody are good, and how all of them end at once |
+//! | [`subject`], [`epoch`] | which sessions of somebody are good, and how all of them end at once |
 //! | [`gateway_api`], [`upstream_api`] | which headers the parts speak to each other |
 //! | [`config`] | what the operator wants |
 //! | [`path`] | which rule a request's path falls under |
@@ -24,6 +24,7 @@ pub mod config;
 pub mod cookie;
 pub mod counter;
 pub mod edit;
+pub mod epoch;
 pub mod exchange;
 mod exposed;
 pub mod found;

@@ -14,10 +14,10 @@ use core::fmt;
 
 use serde_json::Value;
 
+use crate::epoch::Epoch;
 use crate::merge_patch::{self, Object};
 use crate::rotation::Standing;
 pub use crate::rotation::{Grace, Rotation};
-use crate::subject::Epoch;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 

@@ -14,6 +14,7 @@ mod codec;
 use core::fmt;
 use core::num::NonZeroUsize;
 
+pub use crate::epoch::Epoch;
 use crate::id::SessionId;
 use crate::record::{Session, Stored};
 use crate::time::{Seconds, UnixSeconds};
@@ -23,12 +24,6 @@ use crate::version::Version;
 const BINDING_TIME: Seconds = Seconds::new(60);
 /// The record outlives its sessions by this much, as clocks differ between machines.
 const CLOCK_ALLOWANCE: Seconds = Seconds::new(60);
-
-/// Names one reign of a subject's record, from its creation or a revocation to the next.
-///
-/// 64 random bits rather than a counter, which would start over after the store lost the record. Only equality counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Epoch(u64);
 
 /// What is kept for a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,26 +71,6 @@ pub enum Beyond {
 /// The subject has as many sessions as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySessions;
-
-impl Epoch {
-    /// The epoch of these random bytes.
-    #[must_use]
-    pub const fn from_random(bytes: [u8; 8]) -> Self {
-        Self(u64::from_le_bytes(bytes))
-    }
-
-    /// The epoch as stored.
-    #[must_use]
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// The number to store.
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
 
 impl Subject {
     /// The most sessions that a record lists. A subject may have more, unless there is a limit; the oldest are then
@@ -169,7 +144,7 @@ impl Subject {
         let taken = |epoch| epoch == self.epoch || spared.is_some_and(|(_, spared)| spared == epoch);
         let mut epoch = epoch;
         while taken(epoch) {
-            epoch = Epoch(epoch.0.wrapping_add(1));
+            epoch = epoch.next();
         }
         let stays = |member: &&Member| spared.is_some_and(|(id, _)| id == member.id);
         Self { epoch, spared, until: self.until, members: self.members.iter().filter(stays).copied().collect() }

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{Data, Grace, Login, Session, Stored, Timeouts, Tombstone, WriteId};
-use crate::subject::Epoch;
+use crate::epoch::Epoch;
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 

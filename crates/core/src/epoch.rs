@@ -1,0 +1,32 @@
+//! The epoch of a subject: what a session is bound to when somebody logs in.
+
+/// Names one reign of a subject's record, from its creation or a revocation to the next.
+///
+/// 64 random bits rather than a counter, which would start over after the store lost the record. Only equality counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch of these random bytes.
+    #[must_use]
+    pub const fn from_random(bytes: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(bytes))
+    }
+
+    /// The epoch as stored.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number to store.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Another one, for when this one is taken.
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
