@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use session_core::subject::{Beyond, SessionLimit, Subject};
 use tracing_subscriber::filter::LevelFilter;
 
@@ -28,6 +28,7 @@ const MOST_SESSION_BYTES: u64 = 1_000_000;
 #[command(
     name = "session-gateway",
     version,
+    disable_help_subcommand = true,
     after_help = "Callers need a bearer token. Put one of at least 16 characters, or several separated by commas, \
                   into the environment variable SESSION_GATEWAY_TOKEN or into the file that --token-file names.\n\n\
                   SIGTERM and SIGINT drain: /readyz turns 503, requests under way are finished. A second signal \
@@ -35,6 +36,10 @@ const MOST_SESSION_BYTES: u64 = 1_000_000;
 )]
 #[expect(clippy::doc_markdown, reason = "the comments are the text of --help")]
 pub struct Flags {
+    /// What to do instead of serving.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where to serve the API: host:port, or unix:/path; several separated by commas
     #[arg(
         long,
@@ -132,6 +137,13 @@ pub struct Flags {
     /// How to log
     #[arg(long, env = "SESSION_GATEWAY_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// What the program does instead of serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Ask the gateway at --admin-listen whether it is alive: exit status 0 if it is, else 1
+    Healthcheck,
 }
 
 /// What a login of a subject that has as many sessions as it may have leads to.

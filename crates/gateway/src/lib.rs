@@ -8,13 +8,14 @@
 //! | [`api`] | turns requests into calls, outcomes into answers |
 //! | [`sessions`] | reads, merges, compares-and-swaps until it wins |
 //! | [`store`] | keeps bytes under keys: in memory or in memcached |
-//! | [`config`], [`logging`], [`metrics`], [`admin`] | how operators see and steer it |
+//! | [`config`], [`logging`], [`metrics`], [`admin`], [`healthcheck`](mod@healthcheck) | how operators see and steer it |
 //!
 //! What a session is and how a write changes it is decided in [`session_core::record`], without I/O.
 
 pub mod admin;
 pub mod api;
 pub mod config;
+pub mod healthcheck;
 pub mod logging;
 pub mod metrics;
 pub mod server;

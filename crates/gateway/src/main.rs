@@ -1,6 +1,7 @@
 //! The `session-gateway` program: flags in, a running gateway out.
 
 use std::process::ExitCode;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,14 @@ use clap::Parser as _;
 use session_core::time::Seconds;
 use session_gateway::admin::Admin;
 use session_gateway::api::{Api, Limits};
-use session_gateway::config::{Flags, Listen, StoreUrl, TOKEN_ENV, TokenError, Tokens};
+use session_gateway::config::{Command, Flags, Listen, StoreUrl, TOKEN_ENV, TokenError, Tokens};
+use session_gateway::healthcheck::{Unhealthy, healthcheck};
 use session_gateway::logging;
 use session_gateway::metrics::Metrics;
 use session_gateway::server::{BindError, Connections, Drain, Listener, serve};
 use session_gateway::sessions::{Sessions, Settings};
-use session_gateway::store::{Memcached, Memory, Store};
+use session_gateway::store::replicated::PING_EVERY;
+use session_gateway::store::{Memcached, Memory, OneCopy, Replicated, Store};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -35,12 +38,18 @@ enum Failure {
     DrainTimeout,
     #[error("ended by a second signal")]
     SecondSignal,
+    #[error(transparent)]
+    Unhealthy(#[from] Unhealthy),
 }
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
     logging::start(flags.log_level, flags.log_format);
-    match start(&flags) {
+    let outcome = match flags.command {
+        None => start(&flags),
+        Some(Command::Healthcheck) => flags.admin_listen.iter().try_for_each(healthcheck).map_err(Failure::from),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tracing::error!("{failure}");
@@ -57,10 +66,18 @@ fn start(flags: &Flags) -> Result<(), Failure> {
     };
     let tokens = Tokens::load(variable.as_deref(), flags.token_file.as_deref())?;
     let runtime = runtime(flags)?;
+    let metrics = Metrics::new();
     let outcome = runtime.block_on(async {
         match &flags.store {
-            StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes)).await,
-            StoreUrl::Memcached { nodes, transport } => run(flags, tokens, Memcached::new(nodes, *transport)).await,
+            StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes), metrics).await,
+            StoreUrl::Memcached { nodes, replicas: 1, transport } => {
+                run(flags, tokens, OneCopy(Memcached::new(nodes, *transport)), metrics).await
+            }
+            StoreUrl::Memcached { nodes, replicas, transport } => {
+                let alone = |node: &String| (node.clone(), Memcached::new(slice::from_ref(node), *transport));
+                let nodes = nodes.iter().map(alone).collect();
+                run(flags, tokens, Replicated::new(nodes, *replicas, PING_EVERY, &metrics), metrics).await
+            }
         }
     });
     // A name look-up may hang in a thread of its own; the process doesn't wait for it.
@@ -77,9 +94,8 @@ fn runtime(flags: &Flags) -> std::io::Result<Runtime> {
     }
 }
 
-async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S) -> Result<(), Failure> {
+async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics) -> Result<(), Failure> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let metrics = Metrics::new();
     let settings = Settings {
         keyspace: flags.key_prefix.clone(),
         max_data_bytes: usize::try_from(flags.max_session_bytes).unwrap_or(usize::MAX),

@@ -30,6 +30,8 @@ struct Inner {
     store: Family<StoreLabels, Counter>,
     cas_retries: Counter,
     lost_answers: Counter,
+    nodes_down: Gauge,
+    repairs: Counter,
     panics: Counter,
     connections: Gauge,
 }
@@ -88,13 +90,32 @@ impl Metrics {
             "Writes sent to the store whose answer never came",
             lost_answers.clone(),
         );
+        let nodes_down = Gauge::default();
+        registry.register(
+            "store_nodes_down",
+            "Nodes that do not answer, with replicas of 2 or more",
+            nodes_down.clone(),
+        );
+        let repairs = Counter::default();
+        registry.register("store_repairs", "Copies that were missing or old, brought up to date", repairs.clone());
         let panics = Counter::default();
         registry.register("panics", "Requests that ended in a panic: report these", panics.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open API connections", connections.clone());
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The running build", build);
-        Self(Arc::new(Inner { registry, requests, latency, store, cas_retries, lost_answers, panics, connections }))
+        Self(Arc::new(Inner {
+            registry,
+            requests,
+            latency,
+            store,
+            cas_retries,
+            lost_answers,
+            nodes_down,
+            repairs,
+            panics,
+            connections,
+        }))
     }
 
     /// Counts an answered request.
@@ -128,6 +149,21 @@ impl Metrics {
     /// Counts a write of which it is not known whether it happened.
     pub fn lost_answer(&self) {
         self.0.lost_answers.inc();
+    }
+
+    /// A node of the store does not answer any more.
+    pub fn node_down(&self) {
+        self.0.nodes_down.inc();
+    }
+
+    /// It does again.
+    pub fn node_up(&self) {
+        self.0.nodes_down.dec();
+    }
+
+    /// Counts copies that were brought up to date.
+    pub fn repaired(&self, copies: usize) {
+        self.0.repairs.inc_by(copies as u64);
     }
 
     /// Counts a panic.

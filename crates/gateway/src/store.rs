@@ -7,6 +7,7 @@ mod counted;
 pub mod memcached;
 pub mod memory;
 pub mod rendezvous;
+pub mod replicated;
 
 use std::fmt;
 
@@ -19,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 pub use counted::Counted;
 pub use memcached::Memcached;
 pub use memory::Memory;
+pub use replicated::{OneCopy, Replicated};
 
 /// Keeps values under keys.
 ///
@@ -57,7 +59,8 @@ pub trait Store: Send + Sync + 'static {
     /// Gives whatever is under `key` by then a new time to live; `false` if there is nothing.
     fn touch(&self, key: &Key, ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Succeeds while every part of the store answers.
+    /// Succeeds while any part of the store answers: one that is away must not take the gateway out of service for the
+    /// keys of the others.
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 

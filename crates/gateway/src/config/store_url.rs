@@ -18,6 +18,8 @@ pub enum StoreUrl {
     Memcached {
         /// `host:port`, at least one, each once.
         nodes: Vec<String>,
+        /// On how many of them each session is.
+        replicas: usize,
         /// How they are reached.
         transport: Transport,
     },
@@ -48,9 +50,14 @@ pub enum InvalidStoreUrl {
         /// What it wants.
         expected: &'static str,
     },
-    /// More than one copy.
-    #[error("replicas={0} is not supported: this version keeps one copy of a session, replicas=1")]
-    Replicas(u64),
+    /// More copies than nodes.
+    #[error("replicas={replicas} needs as many nodes, and there are {nodes}")]
+    Replicas {
+        /// What was asked for.
+        replicas: u64,
+        /// How many nodes are named.
+        nodes: usize,
+    },
 }
 
 impl FromStr for StoreUrl {
@@ -63,9 +70,10 @@ impl FromStr for StoreUrl {
             let max_bytes = options.number("max_bytes", 1..=u64::MAX)?;
             Self::Memory { max_bytes: max_bytes.unwrap_or(DEFAULT_MEMORY_BYTES) }
         } else if let Some(nodes) = place.strip_prefix("memcached://") {
-            if let Some(replicas) = options.number("replicas", 1..=u64::MAX)?.filter(|replicas| *replicas != 1) {
-                return Err(InvalidStoreUrl::Replicas(replicas));
-            }
+            let nodes = parse_nodes(nodes)?;
+            let asked = options.number("replicas", 1..=u64::MAX)?.unwrap_or(1);
+            let replicas = usize::try_from(asked).ok().filter(|replicas| *replicas <= nodes.len());
+            let replicas = replicas.ok_or(InvalidStoreUrl::Replicas { replicas: asked, nodes: nodes.len() })?;
             let mut transport = Transport::default();
             if let Some(timeout) = options.duration("connect_timeout")? {
                 transport.connect_timeout = timeout;
@@ -76,7 +84,7 @@ impl FromStr for StoreUrl {
             if let Some(most) = options.number("max_connections", 1..=65_535)? {
                 transport.max_connections = usize::try_from(most).unwrap_or(usize::MAX);
             }
-            Self::Memcached { nodes: parse_nodes(nodes)?, transport }
+            Self::Memcached { nodes, replicas, transport }
         } else {
             return Err(InvalidStoreUrl::Scheme);
         };
@@ -164,9 +172,10 @@ mod tests {
         assert_eq!(parse("memory:"), StoreUrl::Memory { max_bytes: DEFAULT_MEMORY_BYTES });
         assert_eq!(parse("memory:?max_bytes=1000"), StoreUrl::Memory { max_bytes: 1000 });
         assert_eq!(
-            parse("memcached://h1:11211,[::1]:2?replicas=1&connect_timeout=50ms&exchange_timeout=1s&max_connections=3"),
+            parse("memcached://h1:11211,[::1]:2?replicas=2&connect_timeout=50ms&exchange_timeout=1s&max_connections=3"),
             StoreUrl::Memcached {
                 nodes: vec!["h1:11211".to_owned(), "[::1]:2".to_owned()],
+                replicas: 2,
                 transport: Transport {
                     connect_timeout: Duration::from_millis(50),
                     exchange_timeout: Duration::from_secs(1),
@@ -196,6 +205,8 @@ mod tests {
             ("memcached://h1:11211/", "/`"),
             ("memcached://h1:1,h1:1", "twice"),
             ("memcached://h1:1?replicas=2", "replicas=2"),
+            ("memcached://h1:1,h2:1?replicas=0", "replicas"),
+            ("memcached://h1:1,h2:1?replicas=3", "there are 2"),
             ("memcached://h1:1?timeout=2", "`timeout`"),
             ("memcached://h1:1?connect_timeout=0s", "connect_timeout"),
             ("memcached://h1:1?max_connections=70000", "max_connections"),

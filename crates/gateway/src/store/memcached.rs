@@ -113,10 +113,15 @@ impl Store for Memcached {
             let node = Arc::clone(node);
             pings.spawn(async move { node.ping().await });
         }
+        let mut failure = StoreError::Unavailable("no node is configured".to_owned());
         while let Some(ping) = pings.join_next().await {
-            ping.map_err(|error| StoreError::Unavailable(error.to_string()))??;
+            match ping {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(error)) => failure = error,
+                Err(error) => failure = StoreError::Unavailable(error.to_string()),
+            }
         }
-        Ok(())
+        Err(failure)
     }
 }
 

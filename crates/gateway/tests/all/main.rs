@@ -11,11 +11,13 @@
 mod api;
 mod concurrency;
 mod documentation;
+mod healthcheck;
 mod hostile;
 mod lifecycle;
 mod lost_answers;
 mod outage;
 mod panics;
+mod replicas;
 mod session_limit;
 mod store_contract;
 mod subject_races;

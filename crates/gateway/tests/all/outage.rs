@@ -97,7 +97,6 @@ async fn one_node_of_two_is_down() {
         ids.push(id);
     }
     two.stop();
-    gateway.ready_turns(503).await;
     let (mut served, mut refused) = (0, 0);
     for id in &ids {
         match gateway.get(id).await.status {
@@ -107,6 +106,10 @@ async fn one_node_of_two_is_down() {
         }
     }
     assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
+    // Taken out of service, it could not serve the others either.
+    assert_eq!(gateway.admin("/readyz").await.status, 200);
+    one.stop();
+    gateway.ready_turns(503).await;
 }
 
 #[tokio::test]

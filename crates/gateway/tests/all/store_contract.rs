@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use session_core::id::SessionId;
 use session_core::time::Seconds;
+use session_gateway::metrics::Metrics;
 use session_gateway::store::memcached::Transport;
-use session_gateway::store::{Key, Keyspace, Memcached, Memory, Replaced, Store, StoreError};
+use session_gateway::store::replicated::PING_EVERY;
+use session_gateway::store::{Key, Keyspace, Memcached, Memory, Replaced, Replicated, Store, StoreError};
 
 use super::support::memcached::Memcached as Server;
 use super::support::{eventually, fresh_id};
@@ -22,6 +24,11 @@ fn fresh_key() -> Key {
 fn memcached(nodes: &[String]) -> Memcached {
     let patient = Duration::from_secs(10);
     Memcached::new(nodes, Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() })
+}
+
+fn replicated(nodes: &[String]) -> Replicated<Memcached> {
+    let alone = |node: &String| (node.clone(), memcached(std::slice::from_ref(node)));
+    Replicated::new(nodes.iter().map(alone).collect(), 2, PING_EVERY, &Metrics::new())
 }
 
 async fn contract(store: impl Store) {
@@ -178,6 +185,20 @@ async fn three_nodes_of_memcached_keep_the_contract() {
     }
     assert_eq!(found.iter().sum::<usize>(), 100, "{found:?}");
     assert!(found.iter().all(|share| *share > 10), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_on_three_nodes_of_memcached_keep_the_contract() {
+    let servers = [Server::start(), Server::start(), Server::start()];
+    contract(replicated(&servers.each_ref().map(Server::node))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_with_a_node_away_keep_the_contract() {
+    let (here, away) = (Server::start(), Server::start());
+    let nodes = [here.node(), away.node()];
+    away.stop();
+    contract(replicated(&nodes)).await;
 }
 
 #[tokio::test]

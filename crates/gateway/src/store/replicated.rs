@@ -1,0 +1,324 @@
+//! Several copies of each value, on different nodes, over any store of one node.
+//!
+//! A key's copies are on the nodes that rank highest for it. The first of them that answers *leads*: a write is decided
+//! there by compare-and-swap, then carried to the others before it is acknowledged. A read looks at all of them and
+//! the latest copy counts; one that is missing or older is repaired from it. So a node may go away at any time, and come
+//! back empty or with what it had then, and nothing is lost or brought back.
+//!
+//! What can go wrong, and what comes of it:
+//!
+//! * *A gateway that takes the first node for down and one that does not* write at the same time with different leaders.
+//!   The second finds a foreign write at the follower while its own stands at the leader: it gives its own up,
+//!   which was never acknowledged, and tries again on top of the other.
+//! * *A node that missed the end of a value* (a session's tombstone) comes back after the end's own time is over. So
+//!   an end that not all nodes have heard of is kept for as long as a copy may live that was not told.
+//! * *Gateways that each reach another node, for as long as that lasts,* can't know of each other's writes. The later
+//!   write wins, as a whole.
+//! * *Two nodes that fail one after the other,* before what the first one missed was read or written again: what only
+//!   the second one had is lost.
+
+mod lineage;
+mod node;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, select_ok};
+use session_core::time::Seconds;
+
+use self::lineage::Lineage;
+use self::node::{Copy, Node, Seen, Written};
+use super::rendezvous::Rendezvous;
+use super::{Cas, Entry, Key, Replaced, Store, StoreError};
+use crate::metrics::Metrics;
+
+/// How often a node that is down is asked whether it is back.
+pub const PING_EVERY: Duration = Duration::from_millis(250);
+
+/// Rounds that a write may lose against others before it is given up.
+const ROUNDS: usize = 16;
+const LOST_RACES: &str = "a write kept losing races";
+
+/// A store of several nodes, each value on some of them.
+pub struct Replicated<S> {
+    nodes: Vec<Arc<Node<S>>>,
+    rendezvous: Rendezvous,
+    replicas: usize,
+    metrics: Metrics,
+}
+
+/// The nodes of one key with what they have, the first in rank in front.
+struct View<'a, S> {
+    places: Vec<Place<'a, S>>,
+}
+
+struct Place<'a, S> {
+    /// 0 is the first.
+    rank: usize,
+    node: &'a Arc<Node<S>>,
+    seen: Seen,
+}
+
+impl<S: Store> Replicated<S> {
+    /// Values in `replicas` copies on these nodes, each with the name that it is ranked by.
+    #[must_use]
+    pub fn new(nodes: Vec<(String, S)>, replicas: usize, ping_every: Duration, metrics: &Metrics) -> Self {
+        let rendezvous = Rendezvous::new(nodes.iter().map(|(name, _)| name.as_str()));
+        let node = |(name, store)| Arc::new(Node::new(name, store, ping_every, metrics.clone()));
+        Self { nodes: nodes.into_iter().map(node).collect(), rendezvous, replicas, metrics: metrics.clone() }
+    }
+
+    async fn look(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
+        let ranked = self.rendezvous.ranked(key.as_str());
+        let nodes: Vec<_> = ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place)).collect();
+        let looks = join_all(nodes.iter().map(|node| node.look(key))).await;
+        let mut failure = StoreError::Unavailable("no node is configured".to_owned());
+        let mut places = Vec::with_capacity(nodes.len());
+        for (rank, (node, look)) in nodes.into_iter().zip(looks).enumerate() {
+            let seen = match look {
+                Ok(seen) => seen,
+                Err(error @ StoreError::Refused(_)) => return Err(error),
+                Err(error) => {
+                    failure = error;
+                    Seen::Down
+                }
+            };
+            places.push(Place { rank, node, seen });
+        }
+        let is_answered = places.iter().any(|place| !place.seen.is_down());
+        if is_answered { Ok(View { places }) } else { Err(failure) }
+    }
+}
+
+impl<S: Store> View<'_, S> {
+    /// The copy that counts: the one that was made from the others. Where two were made beside each other, the first
+    /// node's can't be acknowledged, because the others did not take it: the later in rank counts.
+    fn latest(&self) -> Option<&Copy> {
+        self.places.iter().filter_map(|place| place.seen.copy()).reduce(|latest, copy| {
+            let is_same = copy.lineage == latest.lineage;
+            let is_newer =
+                if is_same { copy.remaining > latest.remaining } else { !latest.lineage.descends_from(&copy.lineage) };
+            if is_newer { copy } else { latest }
+        })
+    }
+
+    /// Brings what is missing or older up to the latest copy. Returns how many copies that were.
+    async fn repair(&self, key: &Key) -> usize {
+        let Some(latest) = self.latest() else { return 0 };
+        // Times are whole seconds: rounded up each time, two copies would keep each other alive for ever.
+        let ttl = Seconds::new(latest.remaining.get().saturating_sub(1));
+        let is_behind = |place: &&Place<'_, S>| match &place.seen {
+            Seen::Copy(copy) => copy.lineage != latest.lineage,
+            Seen::Nothing => ttl > Seconds::ZERO,
+            Seen::Down => false,
+        };
+        let bytes = latest.lineage.encode(&latest.value);
+        let behind = self.places.iter().filter(is_behind);
+        let repairs = behind.map(|place| place.node.write(key, &place.seen, &bytes, ttl.max(Seconds::new(1))));
+        // Whoever came first wrote something as good or better.
+        join_all(repairs).await.into_iter().filter(|repair| matches!(repair, Ok(Written::Done))).count()
+    }
+
+    /// Writes over what was seen, if nothing else was written since.
+    async fn write(self, key: &Key, value: &[u8], ttl: Seconds) -> Result<Written, StoreError> {
+        let base = self.latest().map(|copy| &copy.lineage);
+        let lineage = base.map_or_else(Lineage::first, Lineage::next);
+        let bytes = lineage.encode(value);
+        let new = New { is_first: base.is_none(), lineage, bytes, ttl };
+        let Some(leader) = self.lead(key, &new).await? else { return Ok(Written::Conflict) };
+        let mut told = vec![leader];
+        for follower in self.places.iter().filter(|place| place.rank != leader.rank) {
+            if matches!(follower.node.write(key, &follower.seen, &new.bytes, ttl).await, Ok(Written::Done)) {
+                told.push(follower);
+                continue;
+            }
+            match settle(key, leader, follower, &new).await? {
+                Settled::Told => told.push(follower),
+                Settled::Untold => {}
+                Settled::GivenUp => return Ok(Written::Conflict),
+            }
+        }
+        // A copy that was not replaced may live this long.
+        let longest = self.places.iter().filter_map(|place| place.seen.copy()).map(|copy| copy.remaining).max();
+        if let Some(longest) = longest.filter(|longest| told.len() < self.places.len() && *longest > ttl) {
+            join_all(told.into_iter().map(|place| place.node.touch(key, longest))).await;
+        }
+        Ok(Written::Done)
+    }
+
+    /// Has the write decided by the first node that answers: which one that is, or `None` if something else is there.
+    async fn lead(&self, key: &Key, new: &New) -> Result<Option<&Place<'_, S>>, StoreError> {
+        let mut failure = StoreError::Unavailable("no node is configured".to_owned());
+        for place in &self.places {
+            match place.node.write(key, &place.seen, &new.bytes, new.ttl).await {
+                Ok(Written::Done) => return Ok(Some(place)),
+                Ok(Written::Conflict) => return Ok(None),
+                // Nothing was written there.
+                Err(error @ StoreError::Unavailable(_)) => failure = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// A write.
+struct New {
+    /// Nothing was there before.
+    is_first: bool,
+    lineage: Lineage,
+    bytes: Vec<u8>,
+    ttl: Seconds,
+}
+
+/// What became of a write at a follower that was away, or had something else than was seen.
+enum Settled {
+    /// It has the write.
+    Told,
+    /// It has a later one, or does not answer.
+    Untold,
+    /// The write is undone.
+    GivenUp,
+}
+
+/// Brings a decided write to a follower that could not just take it.
+async fn settle<S: Store>(
+    key: &Key,
+    leader: &Place<'_, S>,
+    follower: &Place<'_, S>,
+    new: &New,
+) -> Result<Settled, StoreError> {
+    for _ in 0..ROUNDS {
+        let Ok(there) = follower.node.look(key).await else { return Ok(Settled::Untold) };
+        let foreign = match &there {
+            Seen::Copy(copy) if copy.lineage == new.lineage => return Ok(Settled::Told),
+            // A later write was decided by the leader, on top of ours.
+            Seen::Copy(copy) if copy.lineage.descends_from(&new.lineage) => return Ok(Settled::Untold),
+            // The later in rank counts, so only one of two gives up.
+            Seen::Copy(copy) if follower.rank > leader.rank && is_foreign(copy, follower, new) => copy,
+            // What it had when it went away, what a reader repaired, nothing.
+            seen => match follower.node.write(key, seen, &new.bytes, new.ttl).await {
+                Ok(Written::Done) => return Ok(Settled::Told),
+                Ok(Written::Conflict) => continue,
+                Err(_) => return Ok(Settled::Untold),
+            },
+        };
+        // Somebody with another leader has written. That may be acknowledged; ours is not.
+        let undecided = |reason: String| StoreError::Unknown(reason);
+        let here = leader.node.look(key).await.map_err(|error| undecided(error.to_string()))?;
+        match here.copy() {
+            Some(copy) if copy.lineage == new.lineage => {}
+            Some(copy) if copy.lineage.descends_from(&new.lineage) => {
+                return Err(undecided("two nodes have taken different writes".to_owned()));
+            }
+            // A reader has repaired it from the follower's.
+            Some(_) | None => return Ok(Settled::GivenUp),
+        }
+        let adopted = foreign.lineage.encode(&foreign.value);
+        let written = leader.node.write(key, &here, &adopted, foreign.remaining.max(Seconds::new(1))).await;
+        if written.map_err(|error| undecided(error.to_string()))? == Written::Done {
+            return Ok(Settled::GivenUp);
+        }
+    }
+    Err(StoreError::Unknown(LOST_RACES.to_owned()))
+}
+
+/// Whether the write was made beside this copy, and not on top of it.
+fn is_foreign<S>(copy: &Copy, follower: &Place<'_, S>, new: &New) -> bool {
+    let has_appeared = new.is_first && matches!(follower.seen, Seen::Nothing);
+    has_appeared || !new.lineage.descends_from(&copy.lineage)
+}
+
+impl<S: Store> Store for Replicated<S> {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let view = self.look(key).await?;
+        self.metrics.repaired(view.repair(key).await);
+        Ok(view.latest().map(|copy| Entry {
+            value: copy.value.clone(),
+            cas: Cas(copy.lineage.name()),
+            remaining: copy.remaining,
+        }))
+    }
+
+    async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
+        let view = self.look(key).await?;
+        if view.latest().is_some() {
+            return Ok(false);
+        }
+        Ok(view.write(key, value, ttl).await? == Written::Done)
+    }
+
+    async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
+        let view = self.look(key).await?;
+        match view.latest() {
+            None => return Ok(Replaced::Missing),
+            Some(copy) if copy.lineage.name() != cas.0 => return Ok(Replaced::Conflict),
+            Some(_) => {}
+        }
+        Ok(match view.write(key, value, ttl).await? {
+            Written::Done => Replaced::Stored,
+            Written::Conflict => Replaced::Conflict,
+        })
+    }
+
+    async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
+        for _ in 0..ROUNDS {
+            if self.look(key).await?.write(key, value, ttl).await? == Written::Done {
+                return Ok(());
+            }
+        }
+        Err(StoreError::Unknown(LOST_RACES.to_owned()))
+    }
+
+    async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
+        let ranked = self.rendezvous.ranked(key.as_str());
+        let nodes = ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place));
+        let mut failure = None;
+        let mut is_answered = false;
+        for touched in join_all(nodes.map(|node| node.touch(key, ttl))).await {
+            match touched {
+                Ok(true) => return Ok(true),
+                Ok(false) => is_answered = true,
+                Err(error) => failure = Some(error),
+            }
+        }
+        failure.filter(|_| !is_answered).map_or(Ok(false), Err)
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        if self.nodes.is_empty() {
+            return Err(StoreError::Unavailable("no node is configured".to_owned()));
+        }
+        select_ok(self.nodes.iter().map(|node| Box::pin(node.ping()))).await.map(|_| ())
+    }
+}
+
+/// A store with one copy of each value, after there were several: reads what they left.
+pub struct OneCopy<S>(pub S);
+
+impl<S: Store> Store for OneCopy<S> {
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        let entry = self.0.get(key).await?;
+        Ok(entry.map(|entry| Entry { value: Lineage::decode(&entry.value).1.to_vec(), ..entry }))
+    }
+
+    async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
+        self.0.add(key, value, ttl).await
+    }
+
+    async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
+        self.0.replace(key, value, cas, ttl).await
+    }
+
+    async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
+        self.0.set(key, value, ttl).await
+    }
+
+    async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
+        self.0.touch(key, ttl).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.0.ping().await
+    }
+}

@@ -1,0 +1,150 @@
+//! Where one copy of a value stands among the value's states, and the bytes that keep it.
+//!
+//! ```text
+//! R1 112589990684262403 9f3b0c11,04d2a7e0,77777777
+//! S1{"v":3, …
+//! ```
+//!
+//! A line, and the value as it is. A value without such a line was written when there was one copy of everything: it is
+//! older than any that has one.
+
+use std::time::{Duration, SystemTime};
+
+const KIND: &str = "R1 ";
+
+/// How many of the last writes a copy names.
+const REMEMBERED: usize = 4;
+
+/// The last writes that made a copy what it is.
+///
+/// Copies of one value are compared by it: one may be made from the other, or both from a third, which a mere number
+/// could not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lineage {
+    /// One up with each write. The first write of a key begins with the time, so that it is above whatever an earlier
+    /// value of the key left behind on a node that was away.
+    number: u64,
+    /// A random number for each of the last writes, the latest in front.
+    writes: Vec<u32>,
+}
+
+impl Lineage {
+    /// Of the first write of a key.
+    pub(super) fn first() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Self { number: millis.saturating_mul(1 << 16), writes: vec![random()] }
+    }
+
+    /// Of a write that replaces this.
+    pub(super) fn next(&self) -> Self {
+        if self.writes.is_empty() {
+            return Self::first();
+        }
+        let earlier = self.writes.iter().take(REMEMBERED - 1).copied();
+        Self { number: self.number.saturating_add(1), writes: [random()].into_iter().chain(earlier).collect() }
+    }
+
+    /// Whether this was made from `other` by any number of writes, none included. Taken for granted where the
+    /// memory does not reach that far.
+    pub(super) fn descends_from(&self, other: &Self) -> bool {
+        let Some(writes_since) = self.number.checked_sub(other.number) else { return false };
+        let then = usize::try_from(writes_since).ok().and_then(|since| self.writes.get(since));
+        then.is_none_or(|then| other.writes.first() == Some(then))
+    }
+
+    /// Names this very state among all that the value has had.
+    pub(super) fn name(&self) -> u64 {
+        // The number alone is not unique, and its upper half is the time of the first write.
+        let write = self.writes.first().copied().unwrap_or_default();
+        (self.number << 32) | u64::from(write)
+    }
+
+    /// The bytes of a copy.
+    pub(super) fn encode(&self, value: &[u8]) -> Vec<u8> {
+        let writes: Vec<_> = self.writes.iter().map(|write| format!("{write:08x}")).collect();
+        let line = format!("{KIND}{} {}\n", self.number, writes.join(","));
+        [line.as_bytes(), value].concat()
+    }
+
+    /// A copy's lineage and value.
+    pub(super) fn decode(bytes: &[u8]) -> (Self, &[u8]) {
+        Self::read(bytes).unwrap_or((Self::default(), bytes))
+    }
+
+    fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let end = bytes.iter().position(|byte| *byte == b'\n')?;
+        let (line, value) = bytes.split_at_checked(end)?;
+        let (number, writes) = str::from_utf8(line).ok()?.strip_prefix(KIND)?.split_once(' ')?;
+        let writes = writes.split(',').map(|write| u32::from_str_radix(write, 16));
+        let writes = writes.collect::<Result<Vec<_>, _>>().ok().filter(|writes| writes.len() <= REMEMBERED)?;
+        Some((Self { number: number.parse().ok()?, writes }, value.get(1..)?))
+    }
+}
+
+fn random() -> u32 {
+    // Without random bytes, two writes at the same time may look like one: the copies are then repaired later.
+    getrandom::u32().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn after(start: &Lineage, writes: usize) -> Lineage {
+        (0..writes).fold(start.clone(), |lineage, _| lineage.next())
+    }
+
+    proptest! {
+        #[test]
+        fn written_and_read_back(writes in 0..10_usize, value: Vec<u8>) {
+            let lineage = after(&Lineage::first(), writes);
+            let bytes = lineage.encode(&value);
+            prop_assert_eq!(Lineage::decode(&bytes), (lineage, value.as_slice()));
+        }
+
+        #[test]
+        fn anything_else_is_an_old_value(bytes: Vec<u8>) {
+            prop_assume!(!bytes.starts_with(KIND.as_bytes()));
+            prop_assert_eq!(Lineage::decode(&bytes), (Lineage::default(), bytes.as_slice()));
+        }
+
+        #[test]
+        fn arbitrary_lines_never_panic(line in "R1 [0-9a-f, ]{0,40}\n?.{0,9}") {
+            let (lineage, value) = Lineage::decode(line.as_bytes());
+            let _ = lineage.next();
+            prop_assert!(line.as_bytes().ends_with(value));
+        }
+
+        #[test]
+        fn what_was_made_from_a_state_descends_from_it(before in 0..9_usize, since in 0..9_usize) {
+            let old = after(&Lineage::first(), before);
+            let new = after(&old, since);
+            prop_assert!(new.descends_from(&old));
+            prop_assert_eq!(old.descends_from(&new), since == 0);
+            prop_assert_eq!(old.name() == new.name(), since == 0);
+        }
+
+        #[test]
+        fn what_was_made_beside_it_does_not(common in 0..5_usize, one in 1..4_usize, other in 1..4_usize) {
+            let common = after(&Lineage::first(), common);
+            let (one, other) = (after(&common, one), after(&common, other));
+            prop_assert!(!one.descends_from(&other) && !other.descends_from(&one));
+        }
+    }
+
+    #[test]
+    fn a_value_of_before_there_were_copies_is_the_oldest() {
+        let old = Lineage::default();
+        assert!(old.next().descends_from(&old) && !old.descends_from(&old.next()));
+        assert!(Lineage::first().descends_from(&old));
+    }
+
+    #[test]
+    fn damaged_lines_are_part_of_the_value() {
+        for bytes in ["R1 ", "R1 x 0\n", "R1 1 0", "R1 -1 0\n", "R1 1\n", "R1 1 \n", "R1 1 0,0,0,0,0\n", "R1 1 x\n"] {
+            assert_eq!(Lineage::decode(bytes.as_bytes()), (Lineage::default(), bytes.as_bytes()), "{bytes:?}");
+        }
+    }
+}
