@@ -55,11 +55,16 @@ impl Gateway {
         self.process = None;
     }
 
-    /// Asks it to end and starts it again, as an upgrade would.
-    pub fn restart(&mut self) {
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) {
         if let Some(process) = self.process.take() {
             process.terminate();
         }
+    }
+
+    /// Asks it to end and starts it again, as an upgrade would.
+    pub fn restart(&mut self) {
+        self.terminate();
         self.start_again();
     }
 
@@ -96,7 +101,13 @@ impl Gateway {
         self.metric("session_gateway_requests_total")
     }
 
-    fn metric(&self, name: &str) -> u64 {
+    /// How many connections of callers are open.
+    pub fn connections(&self) -> u64 {
+        self.metric("session_gateway_connections")
+    }
+
+    /// A metric, summed over its labels.
+    pub fn metric(&self, name: &str) -> u64 {
         let page = Request::get("/metrics").send(self.admin_port).text();
         let series = page.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
         series
