@@ -25,13 +25,23 @@ impl Browser {
         self.send(Request::get(path))
     }
 
+    /// Talks to another Envoy from now on.
+    pub fn go_to(&mut self, port: u16) {
+        self.port = port;
+    }
+
     /// Sends a request with the cookies, and keeps those that come back.
     pub fn send(&mut self, request: Request) -> Response {
         let response = self.with_cookies(request).send(self.port);
-        for line in response.all("set-cookie") {
-            self.keep(&line);
-        }
+        self.keep_all(&response);
         response
+    }
+
+    /// As [`Self::send`]; `None` if no complete answer came back.
+    pub fn try_send(&mut self, request: Request) -> Option<Response> {
+        let response = self.with_cookies(request).try_send(self.port)?;
+        self.keep_all(&response);
+        Some(response)
     }
 
     /// The request as [`Self::send`] would send it.
@@ -51,6 +61,12 @@ impl Browser {
     /// Puts a cookie into the jar.
     pub fn set(&mut self, name: &str, value: &str) {
         self.cookies.insert(name.to_owned(), value.to_owned());
+    }
+
+    fn keep_all(&mut self, response: &Response) {
+        for line in response.all("set-cookie") {
+            self.keep(&line);
+        }
     }
 
     fn keep(&mut self, set_cookie: &str) {

