@@ -11,6 +11,7 @@ mod problem;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,13 +47,19 @@ pub struct Api<S> {
     limits: Limits,
     metrics: Metrics,
     store_fails: AtomicBool,
+    /// When a caller without a good token was last warned of.
+    stranger_seen: Mutex<Option<Instant>>,
 }
+
+/// A caller with a wrong token comes again with each request of a visitor: one line in this time is enough.
+const STRANGERS_EVERY: Duration = Duration::from_mins(1);
 
 impl<S: Store> Api<S> {
     /// The API for whoever knows one of `tokens`.
     #[must_use]
     pub fn new(sessions: Sessions<S>, tokens: Tokens, limits: Limits, metrics: Metrics) -> Self {
-        Self { sessions, tokens, limits, metrics, store_fails: AtomicBool::new(false) }
+        let (store_fails, stranger_seen) = (AtomicBool::new(false), Mutex::new(None));
+        Self { sessions, tokens, limits, metrics, store_fails, stranger_seen }
     }
 
     /// Succeeds while the store answers.
@@ -98,6 +105,7 @@ impl<S: Store> Api<S> {
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         if route.is_guarded() && !self.tokens.admit(request.headers()) {
+            self.warn_of_stranger();
             return Err(Refusal::Unauthorized);
         }
         let (head, body) = request.into_parts();
@@ -132,6 +140,14 @@ impl<S: Store> Api<S> {
                 self.sessions.destroy(id, &precondition).await?;
                 Ok(answer::no_content())
             }
+        }
+    }
+
+    fn warn_of_stranger(&self) {
+        let mut seen = self.stranger_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.is_none_or(|seen| seen.elapsed() >= STRANGERS_EVERY) {
+            *seen = Some(Instant::now());
+            tracing::warn!("a call came without a bearer token of this gateway's, and there may be more");
         }
     }
 

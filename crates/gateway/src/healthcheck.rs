@@ -33,8 +33,8 @@ pub enum Unhealthy {
     },
 }
 
-/// Asks the gateway whose admin port is `address`. Where that is every address of the machine (`0.0.0.0`, `[::]`), Linux
-/// connects to the loopback.
+/// Asks the gateway whose admin port is `address`. Where that is every address of the machine (`0.0.0.0`, `[::]`),
+/// Linux connects to the loopback.
 pub fn healthcheck(address: &Listen) -> Result<(), Unhealthy> {
     let answer = match address {
         Listen::Tcp(host) => tcp(host).and_then(ask),

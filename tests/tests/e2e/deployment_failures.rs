@@ -111,7 +111,6 @@ const ENVOY_DEBUG: &str = "Envoy's debug log";
 const ACCESS: &str = "Envoy's access log";
 const STATISTICS: &str = "Envoy's statistics";
 const GATEWAY: &str = "gateway's log";
-const GATEWAY_DEBUG: &str = "gateway's debug log";
 const METRICS: &str = "gateway's metrics";
 
 fn folder() -> TempDir {
@@ -243,7 +242,7 @@ fn asked(configuration: Configuration) -> session_mesh_e2e::envoy::Envoy {
 }
 
 /// A gateway with another token than Envoy's, and Envoy, which was asked for a session that exists.
-fn gateway_with_another_token(arguments: &[&str]) -> (Process, u16) {
+fn gateway_with_another_token() -> (Process, u16) {
     const OTHER: &str = "another-token-0123456789";
     let app = Upstream::start();
     // A token for a session that is stored, from an installation where everything is right.
@@ -256,7 +255,7 @@ fn gateway_with_another_token(arguments: &[&str]) -> (Process, u16) {
 
     let (port, admin_port) = (ports::free(), ports::free());
     let mut command = gateway(port, admin_port);
-    command.args(arguments).env("SESSION_GATEWAY_TOKEN", OTHER);
+    command.env("SESSION_GATEWAY_TOKEN", OTHER);
     let mut process = Process::start("session-gateway", command, "It is part of this repository.");
     process.until(|| Request::get("/readyz").try_send(admin_port).filter(|answer| answer.status == 200));
     let envoy = configured(port).start();
@@ -308,12 +307,12 @@ fn the_filter_cannot_reach_the_gateway() {
                     envoy.log()
                 })
             }),
-            (GATEWAY_DEBUG, &["another token than the gateway's"], &|| {
-                let (gateway, _) = gateway_with_another_token(&["--log-level=debug"]);
+            (GATEWAY, &["another token than the gateway's"], &|| {
+                let (gateway, _) = gateway_with_another_token();
                 Box::new(move || gateway.log())
             }),
             (METRICS, &["another token, counted"], &|| {
-                let (gateway, admin_port) = gateway_with_another_token(&[]);
+                let (gateway, admin_port) = gateway_with_another_token();
                 Box::new(move || {
                     let _keep = &gateway;
                     Request::get("/metrics").send(admin_port).text()
