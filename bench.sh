@@ -17,6 +17,7 @@ need_envoy
 need_apt wrk wrk
 timed "building the filter" "$ROOT/wasm-build.sh" >&2
 timed "building the do-nothing filter" "$ROOT/wasm-build.sh" noop-filter >&2
+timed "building the floor filter" "$ROOT/wasm-build.sh" floor-filter >&2
 timed "building the gateway" \
   cargo build --locked --release --package session-gateway --manifest-path "$ROOT/Cargo.toml" >&2
 
@@ -25,4 +26,5 @@ exec "${bench[@]}" \
   --gateway "$(target_folder)/release/session-gateway" \
   --session-mesh-wasm "$ROOT/dist/session_mesh.wasm" \
   --noop-wasm "$ROOT/dist/noop_filter.wasm" \
+  --floor-wasm "$ROOT/dist/floor_filter.wasm" \
   "$@"

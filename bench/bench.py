@@ -50,7 +50,9 @@ def end(_signal: int, _frame: object) -> NoReturn:
 def run(options: argparse.Namespace) -> None:
     rows = [row for row in ROWS if options.only is None or row.key in options.only or row.key == "bare"]
     cpus = Cpus.of_this_machine()
-    binaries = Binaries(options.envoy, options.gateway, options.session_mesh_wasm, options.noop_wasm)
+    binaries = Binaries(
+        options.envoy, options.gateway, options.session_mesh_wasm, options.noop_wasm, options.floor_wasm
+    )
     if absent := missing(binaries):
         raise BenchError(f"missing: {', '.join(map(str, absent))}; bench.sh builds and installs them")
     # SESSION_MESH also hands out the cookies of other rows.
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
             cpus,
             Path(folder),
             direct=options.direct,
-            http2_callouts=options.http2_callouts,
+            http1_callouts=options.http1_callouts,
             envoy_arguments=hostcalls.TRACE if options.hostcalls else (),
         ) as topology,
     ):
@@ -86,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
             "machine": machine(),
             "envoy": envoy_version(options.envoy),
             "options": {"rounds": options.rounds, "duration": options.duration, "connections": options.connections}
-            | {"direct": options.direct, "http2_callouts": options.http2_callouts},
+            | {"direct": options.direct, "http1_callouts": options.http1_callouts},
             "rows": [asdict(one) | {"rounds": [asdict(turn) for turn in rounds[one.key]]} for one in summaries],
         }
         options.json.write_text(json.dumps(report, indent=2) + "\n")
@@ -181,7 +183,7 @@ def print_report(
     print(table(summaries))
     print()
     print(f"Medians of {options.rounds} interleaved rounds of {options.duration} s; {options.connections} connections,")
-    callouts = "HTTP/2" if options.http2_callouts else "HTTP/1.1"
+    callouts = "HTTP/1.1" if options.http1_callouts else "HTTP/2"
     print(f"HTTP/1.1, {answers}, callouts over {callouts}; {placed}.")
     print("CPU is that of the whole Envoy process (1 worker), user and system. 'over bare' and the ratios compare")
     print("within a round; ± is half the distance between the quartiles. ext_authz asks an Envoy that grants at once.")
@@ -232,7 +234,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=positive, metavar=unit, default=default, help=help_text)
     parser.add_argument("--direct", action="store_true", help="let the Envoy under test answer instead of an upstream")
     parser.add_argument(
-        "--http2-callouts", action="store_true", help="make all callouts over HTTP/2 instead of HTTP/1.1"
+        "--http1-callouts", action="store_true", help="make all callouts over HTTP/1.1 instead of HTTP/2"
     )
     parser.add_argument(
         "--only", type=lambda text: chosen(text, keys), metavar="ROW,...", help="only these rows, and bare Envoy"
@@ -250,7 +252,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures of all rounds to FILE")
     # bench.sh says where things are.
-    for name in ("envoy", "gateway", "session-mesh-wasm", "noop-wasm"):
+    for name in ("envoy", "gateway", "session-mesh-wasm", "noop-wasm", "floor-wasm"):
         parser.add_argument(f"--{name}", type=Path, required=True, help=argparse.SUPPRESS)
     return parser.parse_args()
 

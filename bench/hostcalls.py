@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from results import markdown
 from rows import Row, Sessions
-from topology import NOOP, SESSION_MESH, SESSION_MESH_COLD, Topology, get
+from topology import FLOOR, NOOP, SESSION_MESH, SESSION_MESH_COLD, Topology, get
 
 # What makes Envoy log every such call.
 TRACE = ("--component-log-level", "wasm:trace")
@@ -21,7 +21,7 @@ def count(topology: Topology, rows: Sequence[Row], sessions: Sessions) -> dict[s
     """For each row with a wasm filter: how often each call was made, by direction and name."""
     counts = {}
     for row in rows:
-        if row.proxy not in (NOOP, SESSION_MESH, SESSION_MESH_COLD):
+        if row.proxy not in (NOOP, FLOOR, SESSION_MESH, SESSION_MESH_COLD):
             continue
         envoy = topology.envoys[row.proxy]
         # A first request may refill a stock of random ids or open a connection; the second one is like all others.

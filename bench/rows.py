@@ -6,7 +6,7 @@ from http import HTTPStatus
 from json import loads
 
 from processes import BenchError
-from topology import BARE, EXT_AUTHZ, LUA, NOOP, SESSION_DATA, SESSION_MESH, SESSION_MESH_COLD, Envoy, Proxy, get
+from topology import BARE, EXT_AUTHZ, FLOOR, HEADERS, LUA, NOOP, SESSION_DATA, SESSION_MESH, SESSION_MESH_COLD, Envoy, Proxy, get
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,22 @@ class Row:
     callout: str | None = None
 
 
+def is_like_a_session(seen: Seen) -> bool:
+    """Whether the session headers are all there, whichever session they are of."""
+    return (seen.state, seen.subject) == ("active", "alice") and seen.id is not None and seen.holds_the_data
+
+
 ROWS = (
     Row("bare", "bare Envoy", BARE, lambda seen, _: seen == Seen()),
+    Row("headers", "bare Envoy, sets the five headers", HEADERS, lambda seen, _: is_like_a_session(seen)),
     Row("noop", "do-nothing wasm filter", NOOP, lambda seen, _: seen == Seen()),
+    Row(
+        "floor",
+        "wasm filter, cached's hostcalls only",
+        FLOOR,
+        lambda seen, _: is_like_a_session(seen) and seen.cookie is None,
+        cookie=lambda sessions: sessions.stored_cookie,
+    ),
     Row(
         "new",
         "session-mesh, no cookie",
@@ -91,7 +104,7 @@ ROWS = (
         "ext-authz",
         "ext_authz over HTTP",
         EXT_AUTHZ,
-        lambda seen, _: (seen.state, seen.subject) == ("active", "alice") and seen.holds_the_data,
+        lambda seen, _: is_like_a_session(seen),
         cookie=lambda sessions: sessions.stored_cookie,
         callout="authorizer",
     ),

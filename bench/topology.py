@@ -51,6 +51,7 @@ class Binaries:
     gateway: Path
     session_mesh_wasm: Path
     noop_wasm: Path
+    floor_wasm: Path
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,13 @@ class Proxy:
     name: str
     filter: str
     configuration: Mapping[str, object] = field(default_factory=dict, hash=False)
+    # Whether Envoy itself sets the session headers.
+    sets_headers: bool = False
 
 
 BARE = Proxy("bare", "none.yaml")
+HEADERS = Proxy("headers", "none.yaml", sets_headers=True)
+FLOOR = Proxy("floor", "floor.yaml")
 NOOP = Proxy("noop", "noop.yaml")
 SESSION_MESH = Proxy("session-mesh", "session-mesh.yaml", SESSION_MESH_CONFIGURATION)
 SESSION_MESH_COLD = Proxy("session-mesh-cold", "session-mesh.yaml", SESSION_MESH_CONFIGURATION | ALWAYS_READ)
@@ -139,11 +144,11 @@ class Topology:
         folder: Path,
         *,
         direct: bool,
-        http2_callouts: bool,
+        http1_callouts: bool,
         envoy_arguments: Sequence[str] = (),
     ) -> None:
         self._binaries, self._proxies, self._cpus, self._folder, self._direct = binaries, proxies, cpus, folder, direct
-        self._callout_protocol = json.dumps(HTTP2 if http2_callouts else {})
+        self._callout_protocol = json.dumps({} if http1_callouts else HTTP2)
         self._envoy_command = [str(binaries.envoy), *envoy_arguments]
         # Those of the filter and the gateway; new for each bench, in no file and no command line.
         self._env = {
@@ -176,11 +181,13 @@ class Topology:
             self._cpus.rest,
         )
         upstream.wait_until_ready()
+        session_headers = render("session-headers.yaml", {"session_data": session_data})
         for proxy in self._proxies:
             http_filter = render(
                 f"filters/{proxy.filter}",
                 {
                     "noop_wasm": str(self._binaries.noop_wasm),
+                    "floor_wasm": str(self._binaries.floor_wasm),
                     "session_mesh_wasm": str(self._binaries.session_mesh_wasm),
                     "session_mesh_configuration": json.dumps(proxy.configuration),
                 },
@@ -190,6 +197,7 @@ class Topology:
                 {
                     "routes": application_routes if self._direct else render("upstream-route.yaml", {}),
                     "filter": http_filter,
+                    "request_headers": session_headers if proxy.sets_headers else "",
                     "callout_protocol": self._callout_protocol,
                     "upstream_port": str(upstream.port("application")),
                     "authorizer_port": str(upstream.port("authorizer")),

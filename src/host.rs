@@ -1,121 +1,105 @@
-//! Hostcalls, as this filter uses them: bytes instead of text, and nothing that unwraps.
+//! Hostcalls, as this filter uses them: what can't be done is logged or left out.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::cell::OnceCell;
+use std::time::Duration;
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, MapType, Status};
+use session_abi::hostcalls::{self, Buffer, Level, Map, Refused, Side};
+use session_abi::pairs::Pairs;
 use session_core::binding::Binding;
 use session_core::cache::{self, SlotWrite, Slots};
-use session_core::edit::{Edit, LocalReply};
+use session_core::edit::{Edit, Headers, LocalReply};
 use session_core::exchange::{Callout, Identity, ResponseHeaders};
 use session_core::time::UnixSeconds;
 
-/// In whose callback we are, which decides who is told of a callout's answer.
-#[derive(Clone, Copy)]
-pub(crate) enum Caller {
-    /// The stream's own.
-    Stream,
-    /// The root context's, which acts for the stream.
-    Root { own: u32, stream: u32 },
+/// The time of one callback, read from the host once it is needed.
+#[derive(Default)]
+pub(crate) struct Moment(OnceCell<u64>);
+
+impl Moment {
+    /// Milliseconds since the Unix epoch.
+    pub(crate) fn millis(&self) -> u64 {
+        *self.0.get_or_init(|| hostcalls::now().unwrap_or_default() / 1_000_000)
+    }
+
+    pub(crate) fn seconds(&self) -> UnixSeconds {
+        UnixSeconds::new(self.millis() / 1000)
+    }
 }
 
-pub(crate) fn now() -> UnixSeconds {
-    UnixSeconds::new(now_ms() / 1000)
+pub(crate) fn error(text: &str) {
+    hostcalls::log(Level::Error, text);
 }
 
-/// Milliseconds since the Unix epoch.
-pub(crate) fn now_ms() -> u64 {
-    let since_epoch = hostcalls::get_current_time().ok().and_then(|now| now.duration_since(UNIX_EPOCH).ok());
-    since_epoch.and_then(|duration| u64::try_from(duration.as_millis()).ok()).unwrap_or_default()
+pub(crate) fn warn(text: &str) {
+    hostcalls::log(Level::Warn, text);
 }
 
-pub(crate) fn headers(map: MapType) -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(map).unwrap_or_default()
+pub(crate) fn configuration() -> Vec<u8> {
+    hostcalls::buffer(Buffer::Configuration).unwrap_or_default()
+}
+
+pub(crate) fn request_headers() -> Pairs {
+    hostcalls::headers(Map::Request).unwrap_or_default()
 }
 
 /// The answer to a callout.
-#[derive(Default)]
-pub(crate) struct OwnedAnswer {
-    pub(crate) headers: Vec<(String, Vec<u8>)>,
+pub(crate) struct Received {
+    pub(crate) headers: Pairs,
     pub(crate) body: Vec<u8>,
 }
 
 /// The answer to a callout, in its callback.
-pub(crate) fn answer(headers_count: usize, body_size: usize) -> OwnedAnswer {
-    let body = match body_size {
-        0 => None,
-        size => hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, size).ok().flatten(),
-    };
-    OwnedAnswer {
-        headers: if headers_count == 0 { Vec::new() } else { headers(MapType::HttpCallResponseHeaders) },
-        body: body.unwrap_or_default(),
-    }
-}
-
-pub(crate) fn plugin_configuration() -> Vec<u8> {
-    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten().unwrap_or_default()
+pub(crate) fn answer(headers_count: usize, body_size: usize) -> Received {
+    let headers = (headers_count > 0).then(|| hostcalls::headers(Map::CallResponse).unwrap_or_default());
+    let body = (body_size > 0).then(|| hostcalls::buffer(Buffer::CallResponse).unwrap_or_default());
+    Received { headers: headers.unwrap_or_default(), body: body.unwrap_or_default() }
 }
 
 /// Applies edits in order. The host refuses none of them: the names are the core's own or the request's.
-pub(crate) fn apply(map: MapType, edits: &[Edit]) {
+pub(crate) fn apply(side: Side, edits: &[Edit]) {
+    let map = match side {
+        Side::Request => Map::Request,
+        Side::Response => Map::Response,
+    };
     for edit in edits {
         let applied = match edit {
-            Edit::Set(name, value) => hostcalls::set_map_value_bytes(map, name, Some(value)),
-            Edit::Add(name, value) => hostcalls::add_map_value_bytes(map, name, value),
-            Edit::Remove(name) => hostcalls::remove_map_value(map, name),
+            Edit::Set(name, value) => hostcalls::set_header(map, name, value),
+            Edit::Add(name, value) => hostcalls::add_header(map, name, value),
+            Edit::Remove(name) => hostcalls::remove_header(map, name),
         };
         if applied.is_err() {
-            log::error!("a header could not be changed");
+            error("a header could not be changed");
         }
     }
 }
 
-pub(crate) fn dispatch(cluster: &str, callout: &Callout, timeout: Duration) -> Result<u32, Status> {
-    let headers = callout.headers.iter().map(|(name, value)| (*name, value.as_ref())).collect();
-    let body = (!callout.body.is_empty()).then_some(callout.body.as_slice());
-    hostcalls::dispatch_http_call(cluster, headers, body, Vec::new(), timeout)
-}
-
-/// Sends a callout for a stream. In a callback of the root context it has to be the root context's: the SDK tells
-/// the context whose callback it is of the answer, Envoy the one that it acts for.
-pub(crate) fn dispatch_as(caller: Caller, cluster: &str, callout: &Callout, timeout: Duration) -> Result<u32, Status> {
-    match caller {
-        Caller::Stream => dispatch(cluster, callout, timeout),
-        Caller::Root { own, stream } => {
-            act_for(own);
-            let token = dispatch(cluster, callout, timeout);
-            act_for(stream);
-            token
-        }
-    }
+pub(crate) fn http_call(cluster: &str, callout: &Callout, timeout: Duration) -> Result<u32, Refused> {
+    let headers: Vec<_> = callout.headers.iter().map(|(name, value)| (*name, value.as_ref())).collect();
+    hostcalls::http_call(cluster, &headers, &callout.body, timeout)
 }
 
 /// Lets the next hostcalls act for another context; `false` if there is none of that id any more.
-pub(crate) fn act_for(context_id: u32) -> bool {
-    hostcalls::set_effective_context(context_id).is_ok()
+pub(crate) fn act_for(context: u32) -> bool {
+    hostcalls::act_for(context).is_ok()
 }
 
-/// Has the root context's timer fire every so often; never, for zero.
+/// Has the root's timer fire every so often; never, for zero.
 pub(crate) fn tick(period: Duration) {
     if hostcalls::set_tick_period(period).is_err() {
-        log::error!("the timer could not be set");
+        error("the timer could not be set");
     }
 }
 
 pub(crate) fn reply(reply: &LocalReply) {
-    let headers = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if hostcalls::send_http_response(reply.status.into(), headers, Some(reply.body.as_bytes())).is_err() {
-        log::error!("a local reply could not be sent");
+    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    if hostcalls::reply(reply.status, &headers, reply.body.as_bytes()).is_err() {
+        error("a local reply could not be sent");
     }
 }
 
-pub(crate) fn resume(map: MapType) {
-    let resumed = match map {
-        MapType::HttpRequestHeaders => hostcalls::resume_http_request(),
-        _ => hostcalls::resume_http_response(),
-    };
-    if resumed.is_err() {
-        log::error!("a stream could not be resumed");
+pub(crate) fn resume(side: Side) {
+    if hostcalls::resume(side).is_err() {
+        error("a stream could not be resumed");
     }
 }
 
@@ -124,11 +108,12 @@ pub(crate) struct PassingResponse;
 
 impl ResponseHeaders for PassingResponse {
     fn contains(&self, name: &str) -> bool {
-        matches!(hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name), Ok(Some(_)))
+        hostcalls::header(Map::Response, name).is_ok()
     }
 
-    fn all(&self) -> Vec<(String, Vec<u8>)> {
-        headers(MapType::HttpResponseHeaders)
+    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T {
+        let pairs = hostcalls::headers(Map::Response).unwrap_or_default();
+        reader(&pairs.to_vec())
     }
 }
 
@@ -137,20 +122,15 @@ pub(crate) fn binding(properties: &[Vec<String>]) -> Binding {
     if properties.is_empty() {
         return Binding::NONE;
     }
-    let value = |path: &Vec<String>| {
-        let path = path.iter().map(String::as_str).collect();
-        hostcalls::get_property(path).ok().flatten()
-    };
-    Binding::of(&properties.iter().map(value).collect::<Vec<_>>())
+    Binding::of(&properties.iter().map(|path| hostcalls::property(path).ok()).collect::<Vec<_>>())
 }
 
 /// Makes the session known to the rest of Envoy as the filter states `wasm.session_id` and `wasm.session_state`.
 pub(crate) fn publish(identity: &Identity) {
     let id = identity.id.to_hex();
-    let states = [("session_id", id.as_str()), ("session_state", identity.state.as_str())];
-    for (name, value) in states {
-        if hostcalls::set_property(vec![name], Some(value.as_bytes())).is_err() {
-            log::error!("{name} could not be published");
+    for (name, value) in [("session_id", id.as_str()), ("session_state", identity.state.as_str())] {
+        if hostcalls::set_property(name, value.as_bytes()).is_err() {
+            error(&format!("{name} could not be published"));
         }
     }
 }
@@ -159,13 +139,18 @@ pub(crate) fn publish(identity: &Identity) {
 /// Istio gives none: hence the prefix.
 pub(crate) struct SharedSlots;
 
-fn slot_key(slot: u32) -> String {
-    format!("session-mesh.slot.{slot}")
+/// A key of a fixed length: the prefix and the slot's number.
+fn slot_key(slot: u32) -> [u8; 21] {
+    let mut key = *b"session-mesh.slot####";
+    if let Some(number) = key.last_chunk_mut() {
+        *number = slot.to_be_bytes();
+    }
+    key
 }
 
 impl Slots for SharedSlots {
     fn read(&self, slot: u32) -> Option<Vec<u8>> {
-        hostcalls::get_shared_data(&slot_key(slot)).ok()?.0
+        hostcalls::shared_data(&slot_key(slot)).ok().map(|(value, _)| value)
     }
 }
 
@@ -177,11 +162,13 @@ const SLOT_ATTEMPTS: usize = 3;
 pub(crate) fn write_slot(write: &SlotWrite) {
     let key = slot_key(write.slot);
     for _ in 0..SLOT_ATTEMPTS {
-        let Ok((existing, cas)) = hostcalls::get_shared_data(&key) else { return };
-        if existing.is_some_and(|existing| !cache::replaces(&existing, &write.value)) {
-            return;
-        }
-        if hostcalls::set_shared_data(&key, Some(&write.value), cas).is_ok() {
+        let version = match hostcalls::shared_data(&key) {
+            Ok((existing, _)) if !cache::replaces(&existing, &write.value) => return,
+            Ok((_, version)) => version,
+            Err(Refused::NotFound) => 0,
+            Err(_) => return,
+        };
+        if hostcalls::set_shared_data(&key, &write.value, version).is_ok() {
             return;
         }
     }

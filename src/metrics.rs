@@ -1,12 +1,13 @@
 //! The metrics of `session_core` as Envoy's.
 //!
-//! A request only adds to numbers in the VM's own memory. The root context hands them to Envoy about once a second:
+//! A request only adds to numbers in the VM's own memory. The worker hands them to Envoy about once a second:
 //! one hostcall for each counter that has grown, however many requests there were.
 
 use std::cell::Cell;
 
-use proxy_wasm::hostcalls;
-use proxy_wasm::types::MetricType;
+use session_abi::hostcalls::{self, Metric as Kind};
+
+use crate::host;
 use session_core::counter::{CALLOUT_MS, Counter, Counts};
 
 /// One metric of Envoy's, and by how much it is behind.
@@ -25,12 +26,12 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn define() -> Self {
         let define = |counter: &Counter| {
-            let id = hostcalls::define_metric(MetricType::Counter, counter.name()).ok()?;
+            let id = hostcalls::define_metric(Kind::Counter, counter.name()).ok()?;
             Some(Metric { id, behind: Cell::new(0) })
         };
         Self {
             counters: Counter::ALL.iter().map(define).collect(),
-            callout_ms: hostcalls::define_metric(MetricType::Histogram, CALLOUT_MS).ok(),
+            callout_ms: hostcalls::define_metric(Kind::Histogram, CALLOUT_MS).ok(),
         }
     }
 
@@ -39,7 +40,7 @@ impl Metrics {
         if let Some(id) = self.callout_ms
             && hostcalls::record_metric(id, millis).is_err()
         {
-            log::error!("{CALLOUT_MS} could not be recorded");
+            host::error("a histogram could not be recorded");
         }
     }
 
@@ -58,7 +59,7 @@ impl Metrics {
             // Envoy calls an increment by nothing an error.
             let growth = behind.take();
             if growth > 0 && hostcalls::increment_metric(*id, growth).is_err() {
-                log::error!("{} could not be raised", counter.name());
+                host::error(&format!("{} could not be raised", counter.name()));
             }
         }
     }

@@ -1,87 +1,175 @@
-//! What the streams of one worker and configuration share.
+//! One configuration in one VM: carries out what the exchanges of its streams decide.
 
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use session_abi::hostcalls::Side;
 use session_core::config::Config;
 use session_core::counter::Counts;
+use session_core::edit::LocalReply;
+use session_core::exchange::{Answer, Callout, Exchange, LookUp, Step};
+use session_core::id::SessionId;
+use session_core::time::UnixSeconds;
 
+use crate::calls::{Caller, Calls};
 use crate::entropy::Entropy;
-use crate::flights::{Flights, Left};
-use crate::host;
+use crate::host::{self, Moment};
 use crate::metrics::Metrics;
 
-/// How soon the root context takes up what streams wait for: the shortest that Envoy's timers know.
-const SOON: Duration = Duration::from_millis(1);
 /// How long counts may be gathered before Envoy sees them.
-const LATER: Duration = Duration::from_secs(1);
+const GATHER: Duration = Duration::from_secs(1);
+
+/// The answer where the filter itself can't do its work.
+pub(crate) const UNABLE: LocalReply =
+    LocalReply { status: 500, headers: Vec::new(), body: "The session filter is not able to work.\n" };
 
 pub(crate) struct Worker {
     pub(crate) config: Rc<Config>,
-    pub(crate) entropy: RefCell<Entropy>,
+    entropy: Entropy,
     metrics: Metrics,
-    flights: RefCell<Flights>,
-    pub(crate) root_id: u32,
-    /// What the root context's timer is set to; `None` while it is off.
-    alarm: Cell<Option<Duration>>,
+    calls: Calls,
+    /// Whether there are counts that Envoy has not seen, and the timer runs that will show them.
+    is_counting: bool,
+}
+
+/// What became of a step.
+pub(crate) enum Flow {
+    /// The message in hand goes on: the request or the response.
+    Released(Side),
+    /// It stays here, or was answered in place.
+    Kept,
 }
 
 impl Worker {
-    pub(crate) fn new(config: Config, root_id: u32) -> Self {
+    pub(crate) fn new(config: Config) -> Self {
         Self {
             config: Rc::new(config),
-            entropy: RefCell::default(),
+            entropy: Entropy::default(),
             metrics: Metrics::define(),
-            flights: RefCell::default(),
-            root_id,
-            alarm: Cell::new(None),
+            calls: Calls::default(),
+            is_counting: false,
+        }
+    }
+
+    pub(crate) fn exchange(&self) -> Exchange {
+        Exchange::new(Rc::clone(&self.config))
+    }
+
+    /// An id that has never been used, or `None` if the host has no entropy.
+    pub(crate) fn fresh_id(&mut self) -> Option<SessionId> {
+        self.entropy.session_id()
+    }
+
+    /// Carries out the step that an event of this stream led to, and those that follow from it.
+    pub(crate) fn carry_out(&mut self, stream: u32, exchange: &mut Exchange, mut step: Step, now: &Moment) -> Flow {
+        let flow = loop {
+            let is_sent = match step {
+                Step::Wait => break Flow::Kept,
+                Step::LookUp { look_up, is_shareable } => self.look_up(stream, look_up, is_shareable, now),
+                Step::Call(callout) => self.call(stream, &callout, now).is_some(),
+                Step::Forward { edits, callout } => {
+                    host::apply(Side::Request, &edits);
+                    if callout.is_some_and(|callout| self.call(stream, &callout, now).is_none()) {
+                        // The request goes on all the same; the response will meet the consequence.
+                        exchange.answer(Answer::NotSent, now.seconds());
+                    }
+                    break Flow::Released(Side::Request);
+                }
+                Step::Deliver(edits) => {
+                    host::apply(Side::Response, &edits);
+                    break Flow::Released(Side::Response);
+                }
+                Step::Reply(reply) => {
+                    host::reply(&reply);
+                    break Flow::Kept;
+                }
+            };
+            if is_sent {
+                break Flow::Kept;
+            }
+            step = exchange.answer(Answer::NotSent, now.seconds());
+        };
+        self.take_effects(exchange, now);
+        flow
+    }
+
+    /// Whom an answered callout was made for.
+    pub(crate) fn take_caller(&mut self, token: u32, now: &Moment) -> Option<Caller> {
+        let (caller, sent_ms) = self.calls.answered(token)?;
+        self.metrics.callout_took(now.millis().saturating_sub(sent_ms));
+        Some(caller)
+    }
+
+    /// The store has been told that a session is in use, or could not be.
+    pub(crate) fn refreshed(&self, look_up: LookUp, answer: Answer<'_>, asked: UnixSeconds) {
+        if let Some(write) = look_up.refresh(&self.config, answer, asked) {
+            host::write_slot(&write);
+        }
+    }
+
+    /// Brings Envoy's metrics up to date.
+    pub(crate) fn flush_counts(&mut self) {
+        if self.is_counting {
+            self.is_counting = false;
+            host::tick(Duration::ZERO);
+            self.metrics.flush();
+        }
+    }
+
+    /// Has a stream wait until its session was looked up, with others or by a lookup of its own; `false` if none could
+    /// be sent.
+    fn look_up(&mut self, stream: u32, look_up: LookUp, is_shareable: bool, now: &Moment) -> bool {
+        if is_shareable && self.calls.join(&look_up, stream) {
+            return true;
+        }
+        let Some(token) = self.call(stream, &look_up.callout(&self.config), now) else { return false };
+        if is_shareable {
+            self.calls.share(token, &look_up);
+        }
+        true
+    }
+
+    /// Sends a callout for a stream.
+    fn call(&mut self, stream: u32, callout: &Callout, now: &Moment) -> Option<u32> {
+        let token = self.send(callout)?;
+        self.calls.sent(token, stream, now.millis());
+        Some(token)
+    }
+
+    /// Sends a callout, unless Envoy can't, which it says at once: unknown cluster, no endpoint, circuit breaker.
+    fn send(&self, callout: &Callout) -> Option<u32> {
+        let gateway = &self.config.gateway;
+        host::http_call(&gateway.cluster, callout, gateway.timeout)
+            .inspect_err(|refused| {
+                host::warn(&format!("gateway.cluster {}: no callout possible ({refused:?})", gateway.cluster));
+            })
+            .ok()
+    }
+
+    fn take_effects(&mut self, exchange: &mut Exchange, now: &Moment) {
+        let effects = exchange.effects();
+        self.count(effects.counts);
+        if let Some(write) = effects.cache {
+            host::write_slot(&write);
+        }
+        if let Some(identity) = effects.identity {
+            host::publish(&identity);
+        }
+        if let Some(look_up) = effects.refresh.filter(|look_up| self.calls.needs_refresh(look_up))
+            && let Some(token) = self.send(&look_up.callout(&self.config))
+        {
+            self.calls.sent_refresh(token, look_up, now.seconds(), now.millis());
         }
     }
 
     /// Counts for Envoy to see within a second.
-    pub(crate) fn count(&self, counts: Counts) {
+    fn count(&mut self, counts: Counts) {
         if counts != Counts::default() {
             self.metrics.raise(counts);
-            self.wake_within(LATER);
+            if !self.is_counting {
+                self.is_counting = true;
+                host::tick(GATHER);
+            }
         }
-    }
-
-    /// A callout was answered, which had been sent at this time.
-    pub(crate) fn callout_answered(&self, sent_ms: u64) {
-        self.metrics.callout_took(host::now_ms().saturating_sub(sent_ms));
-    }
-
-    /// Brings Envoy's metrics up to date.
-    pub(crate) fn flush_counts(&self) {
-        self.metrics.flush();
-    }
-
-    /// Changes what the root context has to do, and wakes it if the change says so.
-    ///
-    /// Callbacks never nest, so the borrow never fails; should it ever, the waiters wait for the stream's
-    /// idle timeout, which is better than a panic.
-    pub(crate) fn leave<T>(&self, change: impl FnOnce(&mut Flights) -> (T, bool)) -> Option<T> {
-        let (result, is_left) = change(&mut *self.flights.try_borrow_mut().ok()?);
-        if is_left {
-            self.wake_within(SOON);
-        }
-        Some(result)
-    }
-
-    /// Sets the root context's timer, unless it fires soon enough: setting it again would put it off.
-    fn wake_within(&self, delay: Duration) {
-        if self.alarm.get().is_none_or(|alarm| delay < alarm) {
-            self.alarm.set(Some(delay));
-            host::tick(delay);
-        }
-    }
-
-    /// Turns the timer off, which has fired, and takes what there is to do.
-    pub(crate) fn wake(&self) -> Left {
-        self.alarm.set(None);
-        host::tick(Duration::ZERO);
-        self.metrics.flush();
-        self.flights.try_borrow_mut().map(|mut flights| std::mem::take(&mut flights.left)).unwrap_or_default()
     }
 }

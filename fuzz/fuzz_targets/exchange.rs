@@ -10,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use session_core::binding::Binding;
 use session_core::cache::Slots;
 use session_core::config::Config;
-use session_core::edit::Edit;
+use session_core::edit::{Edit, Headers};
 use session_core::exchange::{Answer, Exchange, Request, ResponseHeaders, Step};
 use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
@@ -153,9 +153,14 @@ impl ResponseHeaders for List {
         self.0.iter().any(|(other, _)| other == name)
     }
 
-    fn all(&self) -> Vec<(String, Vec<u8>)> {
-        self.0.clone()
+    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T {
+        reader(&borrowed(&self.0))
     }
+}
+
+/// As an edge has them: where they lie.
+fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
 }
 
 fn headers(list: HeaderList) -> Vec<(String, Vec<u8>)> {
@@ -182,7 +187,7 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
                     headers.push(("cookie".into(), format!("sid={}", config.keyring.sign(&token, &Binding::NONE)).into_bytes()));
                 }
                 let request = Request {
-                    headers: &headers,
+                    headers: &borrowed(&headers),
                     binding: Binding::NONE,
                     now: UnixSeconds::new(now),
                     fresh_id: SessionId::from_bytes([9; 16]),
@@ -191,7 +196,7 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
             }
             Event::Answer(list, body) => {
                 let body = body.bytes();
-                exchange.answer(Answer::Received { headers: &headers(list), body: &body }, UnixSeconds::new(now))
+                exchange.answer(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, UnixSeconds::new(now))
             }
             Event::NotSent => exchange.answer(Answer::NotSent, UnixSeconds::new(now)),
             Event::Response(list) => exchange.response(&List(headers(list)), || UnixSeconds::new(now)),

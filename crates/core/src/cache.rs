@@ -8,6 +8,7 @@
 //! seen no newer version (read-your-writes), a newer version is never replaced by an older one, and
 //! the end of a session leaves a mark that no copy of before it replaces.
 
+use crate::config::Cache;
 use crate::found::{Data, Found};
 use crate::id::SessionId;
 use crate::rotation::Grace;
@@ -18,7 +19,7 @@ use crate::version::Version;
 /// lookup that was under way when it ended.
 const END_MARK: Seconds = Seconds::new(60);
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The slots, wherever they are.
 pub trait Slots {
@@ -89,12 +90,12 @@ impl Head {
 
 impl SlotWrite {
     /// Keeps a session as it was when the gateway was asked; `None` marks its end.
-    pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, slots: u32) -> Self {
-        Self { slot: slot(id, slots), value: encode(id, fetched, found) }
+    pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, config: &Cache) -> Self {
+        Self { slot: slot(id, config.slots), value: encode(id, fetched, found, config.layout) }
     }
 }
 
-fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>) -> Vec<u8> {
+fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, layout: u32) -> Vec<u8> {
     let mut writer = Vec::with_capacity(128);
     writer.push(FORMAT);
     writer.extend(id.as_bytes());
@@ -105,6 +106,7 @@ fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>) -> Vec<u8>
         return writer;
     };
     writer.extend(found.version.get().to_be_bytes());
+    writer.extend(layout.to_be_bytes());
     writer.extend(found.min_version.get().to_be_bytes());
     let (until, from) = found.grace.map_or((0, 0), |grace| (grace.until.get(), grace.from.get()));
     writer.extend(until.to_be_bytes());
@@ -132,11 +134,14 @@ fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>) -> Vec<u8>
 }
 
 impl Entry {
-    /// `None` for anything that was not written by [`encode`], or by another version of it.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    /// `None` for anything that was not written by [`encode`], by another version of it, or in another layout.
+    pub(crate) fn decode(bytes: &[u8], layout: u32) -> Option<Self> {
         let mut reader = Reader(bytes);
         let Head { id, fetched, version } = Head::read(&mut reader)?;
         let Some(version) = version else { return Some(Self { id, fetched, found: None }) };
+        if reader.array().map(u32::from_be_bytes)? != layout {
+            return None;
+        }
         let min_version = reader.version()?;
         let (until, from) = (reader.moment()?, reader.version()?);
         let created = reader.moment()?;
@@ -215,9 +220,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LAYOUT: u32 = 7;
+
     impl Entry {
         fn encode(&self) -> Vec<u8> {
-            encode(self.id, self.fetched, self.found.as_ref())
+            encode(self.id, self.fetched, self.found.as_ref(), LAYOUT)
         }
     }
 
@@ -258,14 +265,17 @@ mod tests {
     proptest! {
         #[test]
         fn written_and_read_back(entry in entry()) {
-            prop_assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+            let bytes = entry.encode();
+            let in_another_layout = Entry::decode(&bytes, LAYOUT + 1);
+            prop_assert_eq!(in_another_layout.is_some(), entry.found.is_none());
+            prop_assert_eq!(Entry::decode(&bytes, LAYOUT), Some(entry));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, entry in entry(), end: proptest::sample::Index) {
-            let _ = Entry::decode(&bytes);
+            let _ = Entry::decode(&bytes, LAYOUT);
             let whole = entry.encode();
-            let _ = Entry::decode(&whole[..end.index(whole.len())]);
+            let _ = Entry::decode(&whole[..end.index(whole.len())], LAYOUT);
             prop_assert!(replaces(&bytes, &whole));
         }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Header names and values as they came over the network: names in lower case, values any bytes.
-pub type Headers = [(String, Vec<u8>)];
+pub type Headers<'a> = [(&'a [u8], &'a [u8])];
 
 /// One change to a request's or a response's headers; several are applied in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,16 +48,16 @@ pub struct LocalReply {
 }
 
 /// The values of all headers of this name.
-pub(crate) fn values<'a>(headers: &'a Headers, name: &'a str) -> impl Iterator<Item = &'a [u8]> + Clone {
-    headers.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_slice())
+pub(crate) fn values<'a>(headers: &'a Headers<'_>, name: &'a str) -> impl Iterator<Item = &'a [u8]> + Clone {
+    headers.iter().filter(move |(other, _)| *other == name.as_bytes()).map(|(_, value)| *value)
 }
 
 /// The value of the first header of this name, if it is text.
-pub(crate) fn text<'a>(headers: &'a Headers, name: &'a str) -> Option<&'a str> {
+pub(crate) fn text<'a>(headers: &'a Headers<'_>, name: &'a str) -> Option<&'a str> {
     values(headers, name).next().and_then(|value| core::str::from_utf8(value).ok())
 }
 
 /// The value of the first header of this name, if it is a number.
-pub(crate) fn number<T: core::str::FromStr>(headers: &Headers, name: &str) -> Option<T> {
+pub(crate) fn number<T: core::str::FromStr>(headers: &Headers<'_>, name: &str) -> Option<T> {
     text(headers, name)?.parse().ok()
 }

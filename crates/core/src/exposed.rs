@@ -11,8 +11,8 @@ use crate::merge_patch::Object;
 use crate::upstream_api::is_spelling_of;
 
 /// Whether upstreams would take this header name for an exposed one.
-pub(crate) fn is_exposed(config: &Config, name: &str) -> bool {
-    config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name.as_bytes(), header))
+pub(crate) fn is_exposed(config: &Config, name: &[u8]) -> bool {
+    config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name, header))
 }
 
 /// The header value of each exposed member, in the order of the configuration. Like the data as a whole, one that is larger

@@ -52,7 +52,7 @@ impl Found {
     }
 
     /// Reads a gateway's answer; `None` if a header is missing or garbled, or if the data could not stand in a header.
-    pub(crate) fn read(config: &Config, headers: &Headers, body: &[u8]) -> Option<Self> {
+    pub(crate) fn read(config: &Config, headers: &Headers<'_>, body: &[u8]) -> Option<Self> {
         let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
         if !is_object || !body.iter().all(|byte| (b' '..=b'~').contains(byte)) {
             return None;
@@ -83,12 +83,12 @@ impl Found {
     }
 }
 
-fn etag(headers: &Headers) -> Option<Version> {
+fn etag(headers: &Headers<'_>) -> Option<Version> {
     text(headers, "etag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
 }
 
 /// A value of visible ASCII: what may be copied into another header as it is.
-fn visible(headers: &Headers, name: &str) -> Option<String> {
+fn visible(headers: &Headers<'_>, name: &str) -> Option<String> {
     let value = values(headers, name).next()?;
     let is_visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
     is_visible.then(|| String::from_utf8(value.to_vec()).ok())?

@@ -14,6 +14,7 @@ use core::time::Duration;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::secret::{InvalidSecret, Secret};
 use crate::set_cookie::{Attributes, InvalidCookie, SetCookie, is_token};
@@ -113,6 +114,9 @@ pub struct Cache {
     pub stale_if_error: Seconds,
     /// How many there are at most, for all workers together.
     pub slots: u32,
+    /// Stands for what a copy holds by position: copies outlive a change of the configuration, and configurations that
+    /// share their copies may differ in it.
+    pub layout: u32,
 }
 
 /// A configuration that was checked.
@@ -175,17 +179,21 @@ impl Config {
         let raw = read(plugin_configuration)?;
         let cookie = cookie(raw.cookie)?;
         let (signing, older) = secrets(raw.secrets, raw.secrets_env.as_deref(), &environment)?;
+        let gateway = gateway(raw.gateway, &environment)?;
+        let timeouts = timeouts(&raw.timeouts)?;
+        let upstream = upstream(raw.upstream, raw.create, cookie.name())?;
+        let cache = cache(&raw.cache, &raw.timeouts, &upstream.expose)?;
         Ok(Self {
-            gateway: gateway(raw.gateway, &environment)?,
+            gateway,
             keyring: Keyring::new(&signing, &older, cookie.name()),
-            timeouts: timeouts(&raw.timeouts)?,
-            upstream: upstream(raw.upstream, raw.create, cookie.name())?,
+            timeouts,
+            upstream,
             cookie,
             create: raw.create,
             on_store_failure: raw.on_store_failure,
             on_write_failure: raw.on_write_failure,
             subject_key: subject_key(raw.subject_key)?,
-            cache: cache(&raw.cache, &raw.timeouts)?,
+            cache,
             bind: bind(raw.bind)?,
             rules: Rules::new(raw.rules)?,
         })
@@ -320,7 +328,7 @@ fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
 /// The most slots: with the largest copies they would fill some gigabytes.
 const MAX_SLOTS: usize = 1 << 20;
 
-fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts) -> Result<Cache, ConfigError> {
+fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts, expose: &[(String, String)]) -> Result<Cache, ConfigError> {
     // A session in use is touched this late at worst; if that were later than its idle timeout, it would end in use.
     if raw.ttl.0.saturating_add(timeouts.touch_after.0) >= timeouts.idle.0 {
         return Err(error("cache.ttl", "must, with timeouts.touch_after, be shorter than timeouts.idle"));
@@ -330,7 +338,19 @@ fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts) -> Result<Cache, ConfigErro
         ttl: seconds("cache.ttl", raw.ttl)?,
         stale_if_error: seconds("cache.stale_if_error", raw.stale_if_error)?,
         slots: slots.ok_or_else(|| error("cache.slots", "must be from 1 to 1048576"))?,
+        layout: layout(expose),
     })
+}
+
+/// A digest of the exposed members in their order.
+fn layout(expose: &[(String, String)]) -> u32 {
+    let mut digest = Sha256::new();
+    for (key, _) in expose {
+        digest.update((key.len() as u64).to_be_bytes());
+        digest.update(key);
+    }
+    let [a, b, c, d, ..]: [u8; 32] = digest.finalize().into();
+    u32::from_be_bytes([a, b, c, d])
 }
 
 /// Where Envoy's attributes of a request begin.
@@ -399,7 +419,9 @@ fn expose(raw: BTreeMap<String, String>) -> Result<Vec<(String, String)>, Config
         if !is_token(&header) {
             return Err(error(path(), "must be a header name"));
         }
-        if RESERVED_HEADERS.contains(&&*header) || upstream_api::is_reserved(&header) || header.starts_with("x-envoy-")
+        if RESERVED_HEADERS.contains(&&*header)
+            || upstream_api::is_reserved(header.as_bytes())
+            || header.starts_with("x-envoy-")
         {
             return Err(error(path(), format!("{header} is reserved")));
         }

@@ -124,7 +124,7 @@ pub enum Answer<'a> {
     /// An HTTP response, from the gateway or from anything else in its place.
     Received {
         /// Its headers; none at all when the connection broke in the body.
-        headers: &'a Headers,
+        headers: &'a Headers<'a>,
         /// Its body.
         body: &'a [u8],
     },

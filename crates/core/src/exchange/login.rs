@@ -21,7 +21,7 @@ pub(super) struct Demand {
 }
 
 impl Demand {
-    pub(super) fn new(login: Rc<Login>, headers: &Headers, now: UnixSeconds) -> Self {
+    pub(super) fn new(login: Rc<Login>, headers: &Headers<'_>, now: UnixSeconds) -> Self {
         let is_navigation = login.redirect.is_some() && matches!(text(headers, ":method"), Some("GET" | "HEAD"));
         let path = || values(headers, ":path").next().unwrap_or_default().to_vec();
         Self { login, asked: now, return_path: is_navigation.then(path) }
@@ -109,8 +109,7 @@ mod tests {
     use super::*;
 
     fn ask(method: &str, path: &str, redirect: Option<&str>) -> LocalReply {
-        let headers =
-            [(":method", method), (":path", path)].map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        let headers = [(":method", method), (":path", path)].map(|(name, value)| (name.as_bytes(), value.as_bytes()));
         let login = Login { redirect: redirect.map(str::to_owned), max_age: None };
         Demand::new(login.into(), &headers, UnixSeconds::new(0)).unmet(None).unwrap()
     }

@@ -74,7 +74,8 @@ impl Exchange {
         if config.ttl.get() == 0 {
             return Copy::None;
         }
-        let entry = slots.read(cache::slot(token.id, config.slots)).and_then(|bytes| Entry::decode(&bytes));
+        let entry =
+            slots.read(cache::slot(token.id, config.slots)).and_then(|bytes| Entry::decode(&bytes, config.layout));
         let Some(Entry { id, fetched, found: Some(found) }) = entry else {
             return Copy::None;
         };
@@ -149,7 +150,7 @@ impl Exchange {
     pub(super) fn keep(&mut self, id: SessionId, fetched: UnixSeconds, found: Option<&Found>) {
         let config = &self.config.cache;
         if config.ttl.get() > 0 {
-            self.effects.cache = Some(SlotWrite::new(id, fetched, found, config.slots));
+            self.effects.cache = Some(SlotWrite::new(id, fetched, found, config));
         }
     }
 

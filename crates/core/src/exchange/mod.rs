@@ -90,7 +90,7 @@ impl LookUp {
             Outcome::Missing => None,
             _ => return None,
         };
-        Some(SlotWrite::new(self.id, asked, found.as_ref(), config.cache.slots))
+        Some(SlotWrite::new(self.id, asked, found.as_ref(), &config.cache))
     }
 }
 
@@ -120,7 +120,7 @@ pub struct Identity {
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The headers.
-    pub headers: &'a Headers,
+    pub headers: &'a Headers<'a>,
     /// The values of the properties that tokens are bound to.
     pub binding: Binding,
     /// The time.
@@ -133,13 +133,13 @@ pub struct Request<'a> {
 pub trait ResponseHeaders {
     /// Whether there is a header of this name.
     fn contains(&self, name: &str) -> bool;
-    /// All headers.
-    fn all(&self) -> Vec<(String, Vec<u8>)>;
+    /// Has all headers read.
+    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T;
 }
 
 /// Whether Envoy itself has sent the request on again (`internal_redirect_policy`). The token was taken out of it
 /// the first time, so that it has none says nothing about the client.
-fn is_redirected(headers: &Headers) -> bool {
+fn is_redirected(headers: &Headers<'_>) -> bool {
     values(headers, "x-envoy-original-url").next().is_some()
 }
 
@@ -242,19 +242,20 @@ impl Exchange {
                 }
                 let now = clock();
                 let held = if says_something || session.cookie_if_unchanged(&self.config, now).is_some() {
-                    Held::read(&self.config, &headers.all(), &session.sent_cookie)
+                    headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie))
                 } else {
                     Held::default()
                 };
                 self.respond(session, held, now)
             }
             Phase::Creating { session, held: None } => {
-                let held = Held::read(&self.config, &headers.all(), &session.sent_cookie);
+                let held = headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie));
                 self.phase = Phase::Creating { session, held: Some(held) };
                 Step::Wait
             }
             Phase::Off if says_something() => {
-                Step::Deliver(Held::read(&self.config, &headers.all(), "").into_edits(None, None))
+                let held = headers.read(|headers| Held::read(&self.config, headers, ""));
+                Step::Deliver(held.into_edits(None, None))
             }
             // A reply of Envoy's own, or of ours: there is no session to it.
             _ => Step::Deliver(Vec::new()),

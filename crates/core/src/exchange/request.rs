@@ -66,7 +66,8 @@ impl Incoming {
             reserved: headers
                 .iter()
                 .filter(|(name, _)| upstream_api::is_reserved(name) || exposed::is_exposed(config, name))
-                .map(|(name, _)| name.clone())
+                // Reserved names are ASCII, so that they are always text.
+                .filter_map(|(name, _)| str::from_utf8(name).ok().map(str::to_owned))
                 .collect(),
         }
     }

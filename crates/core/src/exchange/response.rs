@@ -66,7 +66,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie.
-    pub(super) fn read(config: &Config, headers: &Headers, sent_cookie: &str) -> Self {
+    pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: &str) -> Self {
         let mut held = Self { private: private(values(headers, "cache-control")), ..Self::default() };
         for name in [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR] {
             if values(headers, name).next().is_some() {
@@ -93,7 +93,7 @@ impl Held {
     }
 
     /// Takes out the cookies that are not the upstream's to set: ours, and the one it was given our id in.
-    fn take_cookies(&mut self, config: &Config, headers: &Headers, sent_cookie: &str) {
+    fn take_cookies(&mut self, config: &Config, headers: &Headers<'_>, sent_cookie: &str) {
         let all = values(headers, "set-cookie");
         let own_name = config.cookie.name().as_bytes();
         let upstream_name = config.upstream.cookie.as_deref().map(str::as_bytes);

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use session_core::binding::Binding;
 use session_core::cache::{SlotWrite, Slots};
 use session_core::config::Config;
-use session_core::edit::Edit;
+use session_core::edit::{Edit, Headers};
 use session_core::exchange::{Answer, Exchange, LookUp, Request, ResponseHeaders, Step};
 use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
@@ -43,9 +43,14 @@ impl ResponseHeaders for Response {
         self.0.iter().any(|(other, _)| other == name)
     }
 
-    fn all(&self) -> HeaderList {
-        self.0.clone()
+    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T {
+        reader(&borrowed(&self.0))
     }
+}
+
+/// As an edge has them: where they lie.
+fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
 }
 
 impl Visit {
@@ -67,7 +72,9 @@ impl Visit {
             ("session-subject", "alice"),
         ]);
         let look_up = LookUp { id: token.id, seen: token.version };
-        let slot = look_up.refresh(&config, Answer::Received { headers: &answer, body: DATA }, NOW).expect("an answer");
+        let slot = look_up
+            .refresh(&config, Answer::Received { headers: &borrowed(&answer), body: DATA }, NOW)
+            .expect("an answer");
         Self {
             config: Rc::new(config),
             token,
@@ -92,7 +99,7 @@ impl Visit {
     pub fn make(&self) -> (Vec<Edit>, Step) {
         let mut exchange = Exchange::new(Rc::clone(&self.config));
         let request = Request {
-            headers: &self.request,
+            headers: &borrowed(&self.request),
             binding: Binding::NONE,
             now: NOW,
             fresh_id: SessionId::from_bytes([9; 16]),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::world::{Gateway, World};
+use super::world::{Gateway, World, borrowed};
 use super::*;
 
 fn cached(changes: &serde_json::Value) -> (World, String) {
@@ -166,7 +166,7 @@ fn a_refresh_renews_the_copy_or_marks_the_end() {
     let look_up = LookUp { id: SessionId::from_bytes([1; 16]), seen: Version::FIRST };
     let refresh = |headers: &[(&str, &str)]| {
         let headers = super::world::headers(headers);
-        look_up.refresh(&world.config, Answer::Received { headers: &headers, body: b"{}" }, world.now())
+        look_up.refresh(&world.config, Answer::Received { headers: &borrowed(&headers), body: b"{}" }, world.now())
     };
     let session = [
         (":status", "200"),

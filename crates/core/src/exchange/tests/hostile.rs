@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{World, headers};
+use super::world::{World, borrowed, headers};
 use super::*;
 use crate::gateway_api as api;
 
@@ -80,7 +80,7 @@ fn answers_without_the_marker_say_nothing_about_the_session() {
         let mut exchange = Exchange::new(world.config.clone());
         let step = world.request(&mut exchange, &headers(&[("cookie", &cookie)]));
         assert!(matches!(step, Step::LookUp { .. }));
-        let step = exchange.answer(Answer::Received { headers: &headers(&answer), body }, world.now());
+        let step = exchange.answer(Answer::Received { headers: &borrowed(&headers(&answer)), body }, world.now());
         let Step::Reply(reply) = step else { panic!("{answer:?} {step:?}") };
         assert_eq!(reply.status, 503, "{answer:?}");
     }
@@ -172,7 +172,7 @@ proptest! {
                                 world.request(&mut exchange, &headers)
                 }
                 Event::Answer(headers, body) => {
-                    exchange.answer(Answer::Received { headers: &headers, body: &body }, world.now())
+                    exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, world.now())
                 }
                 Event::NotSent => exchange.answer(Answer::NotSent, world.now()),
                 Event::Response(headers) => exchange.response(&headers, || world.now()),

@@ -125,9 +125,14 @@ impl ResponseHeaders for HeaderList {
         self.iter().any(|(other, _)| other == name)
     }
 
-    fn all(&self) -> HeaderList {
-        self.clone()
+    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T {
+        reader(&borrowed(self))
     }
+}
+
+/// As an edge has them: where they lie.
+pub(super) fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
 }
 
 /// The configuration of most tests, with changes to it.
@@ -225,8 +230,9 @@ impl World {
     }
 
     /// Hands over a request as the edge does.
-    pub(super) fn request(&mut self, exchange: &mut Exchange, headers: &Headers) -> Step {
-        let request = Request { headers, binding: self.binding, now: self.now(), fresh_id: self.fresh_id() };
+    pub(super) fn request(&mut self, exchange: &mut Exchange, headers: &[(String, Vec<u8>)]) -> Step {
+        let request =
+            Request { headers: &borrowed(headers), binding: self.binding, now: self.now(), fresh_id: self.fresh_id() };
         exchange.request(&request, &self.slots)
     }
 
@@ -250,7 +256,7 @@ impl World {
             Gateway::StoreDown => (headers(&[(":status", "503"), (api::MARKER, "1")]), Vec::new()),
             Gateway::Up => self.serve(callout),
         };
-        exchange.answer(Answer::Received { headers: &headers, body: &body }, self.now())
+        exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, self.now())
     }
 
     /// Ends a session as another client's logout would.
