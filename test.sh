@@ -6,13 +6,15 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/tools.sh"
 
 usage() {
   cat <<'USAGE'
-usage: ./test.sh [--quick]
+usage: ./test.sh [--quick | --docker | --advisories]
 
 Installs what the tests need and runs all of them: formatting, lints for both targets, documentation, unit and
 property tests, the gateway on a real memcached, the end-to-end tests on real Envoys, memcacheds and Tomcats, the
-demo, the fuzz targets for some seconds, licences and sources of the dependencies.
+demo, the images and envoy/docker-compose.yaml on a Docker engine, the fuzz targets for some seconds, licences and
+sources of the dependencies.
 
   --quick        only what needs neither Envoy nor Tomcat: formatting, lints, documentation, unit and property tests
+  --docker       only the images and envoy/docker-compose.yaml, on a Docker engine of its own: scripts/docker-test.sh
   --advisories   only the dependencies' security advisories, which takes access to RustSec's database
 
 FUZZ_SECONDS (default 10) is how long each fuzz target runs.
@@ -27,6 +29,7 @@ case ${1:-} in
     need_cargo_deny
     exec "$CARGO_DENY" --locked --workspace check advisories
     ;;
+  --docker) exec "$ROOT/scripts/docker-test.sh" ;;
   -h | --help) usage && exit ;;
   --quick) quick=true ;;
   *) usage >&2 && fail "unknown option $1" ;;
@@ -42,15 +45,17 @@ need_apt cc gcc libc6-dev
 need_apt shellcheck shellcheck
 
 export RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -Dwarnings"
-wasm=(--target wasm32-wasip1 --package session-mesh --package noop-filter)
+wasm=(--target wasm32-wasip1 --package session-mesh --package noop-filter --package floor-filter)
 
 timed "formatting" cargo fmt --all --check
-timed "shell scripts" shellcheck -x ./*.sh scripts/*.sh fuzz/run.sh .ci/run
+timed "shell scripts" shellcheck -x ./*.sh scripts/*.sh fuzz/run.sh envoy/istio/secrets/*.sh .ci/run
 timed "lints" cargo clippy --locked --workspace --all-targets -- -Dwarnings
 timed "lints, wasm" cargo clippy --locked "${wasm[@]}" -- -Dwarnings
 timed "documentation" cargo doc --locked --workspace --no-deps --document-private-items --quiet
 timed "unit and property tests" cargo test --locked --workspace --exclude session-mesh-e2e
 timed "tests of the bench" python3 -B -m unittest discover --quiet --start-directory bench
+need_manifest_validators
+timed "Kubernetes manifests" env PYTHONPATH="$MANIFEST_SCHEMAS" python3 -B -m unittest discover --quiet --start-directory tests/manifests
 if $quick; then
   say "all green, without the end-to-end tests, in $SECONDS s"
   exit
@@ -67,5 +72,6 @@ timed "building the filter" ./wasm-build.sh
 timed "end-to-end tests" cargo test --locked --package session-mesh-e2e
 timed "demo" ./demo.sh --check --port "${DEMO_PORT:-10000}"
 timed "demo on memcached and Tomcat" ./demo.sh --memcached --tomcat --check --port "${DEMO_PORT:-10000}"
+timed "images and docker-compose" scripts/docker-test.sh
 timed "fuzzing" fuzz/run.sh "${FUZZ_SECONDS:-10}"
 say "all green in $SECONDS s"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""One of the demo's two applications: a page in one colour that counts a visitor's visits.
+"""One of the demo's applications: a page in one colour that counts a visitor's visits.
 
-    upstream.py --port PORT --colour red|blue
+    upstream.py --port PORT --colour red|blue|green [--address ADDRESS] [--path PATH]
 
 It keeps nothing itself and uses no session library: who the visitor is and how often they came is in
-the x-session-* request headers, and it counts on by answering with x-session-patch. Started by demo.sh.
+the x-session-* request headers, and it counts on by answering with x-session-patch. Started by demo.sh
+and envoy/docker-compose.yaml.
 """
 
 import argparse
@@ -22,7 +23,7 @@ PAGE = Template("""<!doctype html>
 <title>$colour: session-mesh</title>
 <style>
   body { margin: 0; min-height: 100vh; display: grid; place-items: center; color: #fff; font: 1.1rem/1.5 system-ui, sans-serif }
-  .red { background: #b3202a } .blue { background: #1f4fa8 }
+  .red { background: #b3202a } .blue { background: #1f4fa8 } .green { background: #1d6b3a }
   main { padding: 2rem; max-width: 44rem }
   h1 { font-size: 4rem; line-height: 1; margin: 0 0 2rem }
   dl { display: grid; grid-template-columns: max-content 1fr; gap: .5rem 1.5rem; margin: 0 0 2rem }
@@ -35,6 +36,7 @@ PAGE = Template("""<!doctype html>
   <dl>
     <dt>session</dt><dd><code id="session">$session</code></dd>
     <dt>visits</dt><dd id="visits">$visits</dd>
+    <dt>user</dt><dd id="user">$user</dd>
     <dt>state</dt><dd>$state</dd>
     <dt>served by</dt><dd>$server</dd>
   </dl>
@@ -56,9 +58,10 @@ def visits_so_far(session_data: str) -> int:
 class Upstream(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     colour = ""
+    path_served = "/"
 
     def do_GET(self) -> None:
-        if self.path.partition("?")[0] != "/":
+        if self.path.partition("?")[0] != self.path_served:
             self.answer(404, "text/plain; charset=utf-8", "no such page\n")
             return
         visits = visits_so_far(self.headers.get("x-session-data", "")) + 1
@@ -66,6 +69,7 @@ class Upstream(BaseHTTPRequestHandler):
             colour=self.colour,
             session=html.escape(self.headers.get("x-session-id", "none")),
             visits=visits,
+            user=html.escape(self.headers.get("x-session-subject", "nobody")),
             state=html.escape(self.headers.get("x-session-state", "none")),
             server=f"{self.colour} on port {self.server.server_port}",
         )
@@ -87,12 +91,14 @@ class Upstream(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="one of the demo's two applications")
+    parser = argparse.ArgumentParser(description="one of the demo's applications")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--colour", choices=["red", "blue"], required=True)
+    parser.add_argument("--colour", choices=["red", "blue", "green"], required=True)
+    parser.add_argument("--address", default="127.0.0.1", help="where it listens")
+    parser.add_argument("--path", default="/", help="where its page is")
     arguments = parser.parse_args()
-    Upstream.colour = arguments.colour
-    ThreadingHTTPServer(("127.0.0.1", arguments.port), Upstream).serve_forever()
+    Upstream.colour, Upstream.path_served = arguments.colour, arguments.path
+    ThreadingHTTPServer((arguments.address, arguments.port), Upstream).serve_forever()
 
 
 if __name__ == "__main__":

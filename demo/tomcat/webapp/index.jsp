@@ -8,6 +8,7 @@
   // The classic page: what a stock Tomcat says about its own session, in the colour of the server.
   String colour = System.getProperty("demo.colour");
   String user = request.getHeader("x-session-subject");
+  String data = request.getHeader("x-session-data");
   response.setHeader("cache-control", "no-cache");
   // The empty icon below: a browser that asks for one would take the turn of the other server.
 %><!doctype html>
@@ -32,6 +33,7 @@
   <dl>
     <dt>session.getId()</dt><dd><code id="session"><%= escape(session.getId()) %></code></dd>
     <dt>user</dt><dd id="user"><%= escape(user == null ? "nobody" : user) %></dd>
+    <dt>shared data</dt><dd><code id="data"><%= escape(data == null ? "none" : data) %></code></dd>
     <dt>served by</dt><dd><%= escape(application.getServerInfo()) %> on port <%= request.getLocalPort() %></dd>
   </dl>
   <p>Reload: the colour changes, the session stays.
