@@ -132,35 +132,17 @@ class OneContainerStaysAway(unittest.TestCase):
         self.assertEqual(self.session.faults(), [])
 
 
-class OneMemcachedDies(unittest.TestCase):
-    """Its sessions are lost, as there is one copy of each; the other node's live on.
+class MemcachedsDie(unittest.TestCase):
+    """One after the other. Each session is on both, so nobody notices."""
 
-    Of visitors who have not logged in: a user has a record beside the sessions, which may be on another node.
-    """
-
-    def dies(self, node: str) -> None:
+    def test_in_turn(self) -> None:
         started = stack()
-        on: dict[str, Session] = {}
-        # Which node a session belongs to is decided by its id.
-        while on.keys() != set(NODES):
-            session = Session(started.port, user="nobody")
-            on[next(node for node in NODES if has(started, node, session.id))] = session
-        lost = on.pop(node)
-        (kept,) = on.values()
-        with started.killed(node):
-            # Nobody is logged out: a change of a session that is out of reach is refused, and its cookie stays.
-            refused = lost.visitor.get("/other")
-            self.assertEqual((refused.status, refused.headers["set-cookie"]), (503, None))
-            self.assertEqual(kept.faults(), [])
-        await_service(started)
-        # The node is back, and empty.
-        self.assertEqual(kept.faults(), [])
-        eventually("the loss is known", lambda: lost.visitor.get("/other").session not in ("-", lost.id))
-        self.assertEqual(lost.visitor.get("/other").visits, "2")
-        self.assertEqual(Session(started.port).faults(), [])
-
-    def test_memcached1(self) -> None:
-        self.dies("memcached1")
-
-    def test_memcached2(self) -> None:
-        self.dies("memcached2")
+        session = Session(started.port)
+        for node in NODES:
+            with started.killed(node):
+                # The gateway finds out with the first requests that it asks.
+                await_service(started)
+                self.assertEqual(session.faults(), [])
+            await_service(started)
+            # The node is back, and empty: whoever comes is there again.
+            eventually("the copy is back", lambda node=node: not session.faults() and has(started, node, session.id))
