@@ -16,7 +16,7 @@ MEBIBYTE = 1 << 20
 WARM_UP_SHARE = 0.2
 TURN_SECONDS = 2.0
 # A machine that is slower than this gets a smaller flood, and is told so.
-LIMIT_SECONDS = 240.0
+LIMIT_SECONDS = 480.0
 
 
 @dataclass(frozen=True)
