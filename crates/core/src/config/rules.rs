@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 
-use super::{ConfigError, error, raw, seconds};
+use super::sections::seconds;
+use super::{ConfigError, error, raw};
 use crate::path;
 use crate::time::Seconds;
 
@@ -153,7 +154,7 @@ fn is_target(target: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Millis;
+    use super::super::duration::Millis;
     use super::*;
 
     fn rules(list: &[(&str, raw::Session)]) -> Result<Rules, ConfigError> {
