@@ -162,7 +162,7 @@ impl SessionCall {
 
     fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
         let touch = flag(query, "touch")?;
-        // With one copy of each session there is nowhere else to look for a newer version.
+        // Each read looks at all copies there are, so there is nowhere else to look for a newer version.
         fields.version(names::WANT_VERSION)?;
         let after = fields.seconds(names::TOUCH_AFTER)?;
         Ok(Self::Read { touch: touch.then(|| after.unwrap_or(Seconds::ZERO)) })
