@@ -109,6 +109,7 @@ fn a_session_may_live_for_months() {
     let mesh = on(&gateway, json!({"timeouts": {"idle": "60d", "absolute": "90d"}, "cache": {"ttl": "0s"}}));
     let (mut browser, id) = stored(&mesh);
     let ttl = memcached.item(&format!("sm:s:{id}")).unwrap().ttl;
-    assert!((60 * DAY - 60..=60 * DAY).contains(&ttl), "{ttl}");
+    // Its clock may be a second behind the gateway's, which names the end.
+    assert!((60 * DAY - 60..=60 * DAY + 1).contains(&ttl), "{ttl}");
     assert_eq!(browser.get("/").seen().data(), json!({"n": 1}));
 }
