@@ -37,18 +37,24 @@ fn the_files_work_as_they_stand() {
     assert_eq!(browser.get("/").seen().data(), json!({"n": 1}));
 }
 
-#[test]
-fn the_filter_changes_while_clients_go_on() {
-    let (app, gateway) = (Upstream::start(), Gateway::start("memory:"));
-    let mut mesh = start(Files::read(), &app, &[gateway.port()]);
-    let traffic = Traffic::start(mesh.envoy.port());
-
+/// Changes something that can be seen; returns a browser that has seen it.
+fn another_configuration_is_taken(mesh: &mut Dynamic, traffic: &Traffic) -> Browser {
     let expose = json!({"upstream": {"expose": {"user": "x-user"}}});
     assert_eq!(mesh.change(File::Filter, |files| files.plugin(expose)), Verdict::Taken);
     traffic.goes_on();
     let mut browser = Browser::new(mesh.envoy.port());
     browser.send(Request::get("/").respond("x-session-patch", r#"{"user":"alice"}"#));
     assert_eq!(browser.get("/").seen().one("x-user"), "alice");
+    browser
+}
+
+#[test]
+fn the_filter_changes_while_clients_go_on() {
+    let (app, gateway) = (Upstream::start(), Gateway::start("memory:"));
+    let mut mesh = start(Files::read(), &app, &[gateway.port()]);
+    let traffic = Traffic::start(mesh.envoy.port());
+
+    let mut browser = another_configuration_is_taken(&mut mesh, &traffic);
 
     // An upgrade is another module under another name, and going back is the old name again.
     let vms = || mesh.envoy.statistic("wasm.envoy.wasm.runtime.v8.created");
@@ -284,12 +290,7 @@ fn what_is_broken_is_rejected_and_what_was_there_goes_on() {
     // A file that is gone changes nothing, and the next one is taken.
     mesh.files.remove(File::Filter);
     traffic.goes_on();
-    let expose = json!({"upstream": {"expose": {"user": "x-user"}}});
-    assert_eq!(mesh.change(File::Filter, |files| files.plugin(expose)), Verdict::Taken);
-    traffic.goes_on();
-    let mut browser = Browser::new(mesh.envoy.port());
-    browser.send(Request::get("/").respond("x-session-patch", r#"{"user":"alice"}"#));
-    assert_eq!(browser.get("/").seen().one("x-user"), "alice");
+    another_configuration_is_taken(&mut mesh, &traffic);
     traffic.end();
 }
 

@@ -68,9 +68,14 @@ impl<S: Store> Replicated<S> {
         Self { nodes: nodes.into_iter().map(node).collect(), rendezvous, replicas, metrics: metrics.clone() }
     }
 
-    async fn look(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
+    /// The nodes that a key's copies are on, the first in rank in front.
+    fn nodes_of(&self, key: &Key) -> Vec<&Arc<Node<S>>> {
         let ranked = self.rendezvous.ranked(key.as_str());
-        let nodes: Vec<_> = ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place)).collect();
+        ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place)).collect()
+    }
+
+    async fn look(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
+        let nodes = self.nodes_of(key);
         let looks = join_all(nodes.iter().map(|node| node.look(key))).await;
         let mut failure = StoreError::Unavailable("no node is configured".to_owned());
         let mut places = Vec::with_capacity(nodes.len());
@@ -204,19 +209,19 @@ async fn settle<S: Store>(
             },
         };
         // Somebody with another leader has written. That may be acknowledged; ours is not.
-        let undecided = |reason: String| StoreError::Unknown(reason);
-        let here = leader.node.look(key).await.map_err(|error| undecided(error.to_string()))?;
+        let undecided = |error: StoreError| StoreError::Unknown(error.to_string());
+        let here = leader.node.look(key).await.map_err(undecided)?;
         match here.copy() {
             Some(copy) if copy.lineage == new.lineage => {}
             Some(copy) if copy.lineage.descends_from(&new.lineage) => {
-                return Err(undecided("two nodes have taken different writes".to_owned()));
+                return Err(StoreError::Unknown("two nodes have taken different writes".to_owned()));
             }
             // A reader has repaired it from the follower's.
             Some(_) | None => return Ok(Settled::GivenUp),
         }
         let adopted = foreign.lineage.encode(&foreign.value);
         let written = leader.node.write(key, &here, &adopted, foreign.remaining.max(Seconds::new(1))).await;
-        if written.map_err(|error| undecided(error.to_string()))? == Written::Done {
+        if written.map_err(undecided)? == Written::Done {
             return Ok(Settled::GivenUp);
         }
     }
@@ -271,11 +276,9 @@ impl<S: Store> Store for Replicated<S> {
     }
 
     async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
-        let ranked = self.rendezvous.ranked(key.as_str());
-        let nodes = ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place));
         let mut failure = None;
         let mut is_answered = false;
-        for touched in join_all(nodes.map(|node| node.touch(key, ttl))).await {
+        for touched in join_all(self.nodes_of(key).into_iter().map(|node| node.touch(key, ttl))).await {
             match touched {
                 Ok(true) => return Ok(true),
                 Ok(false) => is_answered = true,
@@ -299,7 +302,7 @@ pub struct OneCopy<S>(pub S);
 impl<S: Store> Store for OneCopy<S> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let entry = self.0.get(key).await?;
-        Ok(entry.map(|entry| Entry { value: Lineage::decode(&entry.value).1.to_vec(), ..entry }))
+        Ok(entry.map(|entry| Entry { value: Lineage::take(entry.value).1, ..entry }))
     }
 
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {

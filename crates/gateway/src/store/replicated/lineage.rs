@@ -67,15 +67,23 @@ impl Lineage {
         [line.as_bytes(), value].concat()
     }
 
-    /// A copy's lineage and value.
-    pub(super) fn decode(bytes: &[u8]) -> (Self, &[u8]) {
+    /// A copy's lineage and value. The value is not copied: where there is one copy of everything, each read comes by.
+    pub(super) fn take(mut bytes: Vec<u8>) -> (Self, Vec<u8>) {
+        let (lineage, value) = Self::decode(&bytes);
+        let line = bytes.len() - value.len();
+        bytes.drain(..line);
+        (lineage, bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> (Self, &[u8]) {
         Self::read(bytes).unwrap_or((Self::default(), bytes))
     }
 
     fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let end = bytes.iter().position(|byte| *byte == b'\n')?;
-        let (line, value) = bytes.split_at_checked(end)?;
-        let (number, writes) = str::from_utf8(line).ok()?.strip_prefix(KIND)?.split_once(' ')?;
+        let rest = bytes.strip_prefix(KIND.as_bytes())?;
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        let (line, value) = rest.split_at_checked(end)?;
+        let (number, writes) = str::from_utf8(line).ok()?.split_once(' ')?;
         let writes = writes.split(',').map(|write| u32::from_str_radix(write, 16));
         let writes = writes.collect::<Result<Vec<_>, _>>().ok().filter(|writes| writes.len() <= REMEMBERED)?;
         Some((Self { number: number.parse().ok()?, writes }, value.get(1..)?))
@@ -101,13 +109,15 @@ mod tests {
         fn written_and_read_back(writes in 0..10_usize, value: Vec<u8>) {
             let lineage = after(&Lineage::first(), writes);
             let bytes = lineage.encode(&value);
-            prop_assert_eq!(Lineage::decode(&bytes), (lineage, value.as_slice()));
+            prop_assert_eq!(Lineage::decode(&bytes), (lineage.clone(), value.as_slice()));
+            prop_assert_eq!(Lineage::take(bytes), (lineage, value));
         }
 
         #[test]
         fn anything_else_is_an_old_value(bytes: Vec<u8>) {
             prop_assume!(!bytes.starts_with(KIND.as_bytes()));
             prop_assert_eq!(Lineage::decode(&bytes), (Lineage::default(), bytes.as_slice()));
+            prop_assert_eq!(Lineage::take(bytes.clone()), (Lineage::default(), bytes));
         }
 
         #[test]

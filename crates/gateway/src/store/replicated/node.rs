@@ -67,8 +67,8 @@ impl<S: Store> Node<S> {
     pub(super) async fn look(self: &Arc<Self>, key: &Key) -> Result<Seen, StoreError> {
         let entry = self.ask(self.store.get(key)).await?;
         Ok(entry.map_or(Seen::Nothing, |Entry { value, cas, remaining }| {
-            let (lineage, value) = Lineage::decode(&value);
-            Seen::Copy(Copy { lineage, value: value.to_vec(), remaining, cas })
+            let (lineage, value) = Lineage::take(value);
+            Seen::Copy(Copy { lineage, value, remaining, cas })
         }))
     }
 
