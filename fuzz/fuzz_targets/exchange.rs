@@ -47,6 +47,7 @@ enum Name {
     Id,
     Status,
     Marker,
+    SessionId,
     Etag,
     MinVersion,
     GraceUntil,
@@ -69,6 +70,7 @@ impl Name {
             Self::Id => "x_session_id",
             Self::Status => ":status",
             Self::Marker => "session-gateway",
+            Self::SessionId => "session-id",
             Self::Etag => "etag",
             Self::MinVersion => "session-min-version",
             Self::GraceUntil => "session-grace-until",
@@ -91,6 +93,8 @@ enum Value {
     Object,
     Path(u8),
     One,
+    /// That of the tokens.
+    Id,
 }
 
 #[derive(Arbitrary, Debug)]
@@ -122,6 +126,7 @@ impl Value {
             Self::Object => br#"{"user":"alice"}"#.to_vec(),
             Self::Path(which) => [&b"/off/"[..], b"/in/x", b"/strict/"][usize::from(which) % 3].to_vec(),
             Self::One => b"1".to_vec(),
+            Self::Id => SessionId::from_bytes([7; 16]).to_string().into_bytes(),
         }
     }
 }

@@ -20,7 +20,10 @@ pub enum Way {
     Silent,
     /// They are connected, and reset with their first request unread.
     Reset,
-    /// Whatever they ask, these bytes come back, and then the end of the connection.
+    /// They get where they want to, with another path than they asked for.
+    Rewritten,
+    /// Whatever they ask, these bytes come back, and then the end of the connection. `{id}` in them is the session of
+    /// the path that was asked for.
     Answer(Vec<u8>),
     /// Whatever they ask, these bytes come back, and then nothing more.
     AnswerAndHang(Vec<u8>),
@@ -110,6 +113,22 @@ impl Shared {
                     copy(stream, onward);
                 }
             }
+            Way::Rewritten => {
+                let Ok(reading) = stream.try_clone() else { return };
+                let mut reading = Connection::of(reading);
+                let Some(head) = reading.head() else { return };
+                let body = reading.body(&head).unwrap_or_default();
+                let Ok(mut onward) = TcpStream::connect((Ipv4Addr::LOCALHOST, target)) else { return };
+                let line = head.line.replacen("/v1/", "/v1/v1/", 1);
+                let [token, form] = ["authorization", "content-type"].map(|name| head.header(name).unwrap_or_default());
+                let request = format!(
+                    "{line}\r\nhost: gateway\r\nconnection: close\r\nauthorization: {token}\r\ncontent-type: {form}\r\n\
+                     content-length: {}\r\n\r\n",
+                    body.len()
+                );
+                let _ = onward.write_all(request.as_bytes()).and_then(|()| onward.write_all(&body));
+                copy(onward, stream);
+            }
             Way::Refused => {}
             Way::Silent => {
                 let _ = io::copy(&mut stream, &mut io::sink());
@@ -124,7 +143,7 @@ impl Shared {
                 let mut reading = Connection::of(reading);
                 let Some(head) = reading.head() else { return };
                 let _ = reading.body(&head);
-                let _ = stream.write_all(bytes);
+                let _ = stream.write_all(&about(bytes, &head.line));
                 if matches!(way, Way::AnswerAndHang(_)) {
                     let _ = stream.read(&mut [0]);
                 } else {
@@ -142,6 +161,21 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// The bytes, about the session that a request names.
+fn about(bytes: &[u8], request_line: &str) -> Vec<u8> {
+    let id = request_line.split_once("/v1/sessions/").and_then(|(_, rest)| rest.get(..32)).unwrap_or_default();
+    // Nothing in them is taken apart but this, so it does not matter whether they are text.
+    let mut named = Vec::with_capacity(bytes.len() + id.len());
+    let mut rest = bytes;
+    while let Some(at) = rest.windows(4).position(|window| window == b"{id}") {
+        named.extend_from_slice(&rest[..at]);
+        named.extend_from_slice(id.as_bytes());
+        rest = &rest[at + 4..];
+    }
+    named.extend_from_slice(rest);
+    named
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream) {

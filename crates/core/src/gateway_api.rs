@@ -8,6 +8,9 @@
 pub const MARKER: &str = "session-gateway";
 /// The value of [`MARKER`].
 pub const MARKER_VALUE: &str = "1";
+/// On every answer to a call on a session: the id that was asked for. An answer without it, or with another one, says
+/// nothing about the session, even if it comes from a gateway: something on the way has changed the path, or mixes answers.
+pub const SESSION_ID: &str = "session-id";
 
 /// Request: the version an answer should at least have, decimal.
 pub const WANT_VERSION: &str = "session-want-version";

@@ -81,7 +81,7 @@ impl<S: Store> Api<S> {
         let started = Instant::now();
         let method = known(request.method());
         let route = Route::of(request.uri().path());
-        let route_name = route.name();
+        let (route_name, session) = (route.name(), route.session());
         let request_id = request.headers().get("x-request-id").cloned();
         let path = tracing::enabled!(tracing::Level::DEBUG).then(|| route.loggable(request.uri().path()).to_owned());
 
@@ -91,7 +91,11 @@ impl<S: Store> Api<S> {
             Err(Refusal::Panicked)
         });
         self.watch_store(outcome.as_ref().err());
-        let answer = outcome.unwrap_or_else(Refusal::answer);
+        let is_stranger = matches!(outcome, Err(Refusal::Unauthorized));
+        let mut answer = outcome.unwrap_or_else(Refusal::answer);
+        if let Some(id) = session.filter(|_| !is_stranger) {
+            answer::about(&mut answer, id);
+        }
 
         let status = answer.status().as_u16();
         self.metrics.request(method, route_name, status, started.elapsed());

@@ -70,10 +70,14 @@ fn continue_and_deliver_where_no_call_can_be_sent() {
     can_not_even_be_asked(Policy { on_store_failure: "continue", on_write_failure: "deliver" });
 }
 
-/// An answer of a gateway, with its marker and all that belongs to a session.
+/// An answer of a gateway, with its marker and all that belongs to the session that was asked for.
 fn gateway_answers(status: &str, length: usize, body: &str) -> Vec<u8> {
+    gateway_answers_about("session-id: {id}\r\n", status, length, body)
+}
+
+fn gateway_answers_about(id: &str, status: &str, length: usize, body: &str) -> Vec<u8> {
     format!(
-        "HTTP/1.1 {status}\r\nsession-gateway: 1\r\netag: \"7\"\r\nsession-min-version: 1\r\nsession-created: 1\r\n\
+        "HTTP/1.1 {status}\r\nsession-gateway: 1\r\n{id}etag: \"7\"\r\nsession-min-version: 1\r\nsession-created: 1\r\n\
          session-expires: 99999999999\r\nsession-idle: 1800\r\nsession-absolute: 43200\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
@@ -89,9 +93,9 @@ fn another_server_answers(status: &str, headers: &str, body: &str) -> Way {
 fn failures_on_the_way() -> Vec<(&'static str, Way)> {
     let half = || gateway_answers("200 OK", 100, r#"{"n":"#);
     let too_much = format!(r#"{{"n":"{}"}}"#, "x".repeat(usize::try_from(ANSWER_LIMIT).unwrap()));
-    let chunked =
-        "HTTP/1.1 200 OK\r\nsession-gateway: 1\r\netag: \"7\"\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"n\":\r\n";
-    let no_version = "HTTP/1.1 200 OK\r\nsession-gateway: 1\r\ncontent-length: 2\r\n\r\n{}";
+    let chunked = "HTTP/1.1 200 OK\r\nsession-gateway: 1\r\nsession-id: {id}\r\netag: \"7\"\r\ntransfer-encoding: chunked\r\n\r\n5\r\n{\"n\":\r\n";
+    let no_version = "HTTP/1.1 200 OK\r\nsession-gateway: 1\r\nsession-id: {id}\r\ncontent-length: 2\r\n\r\n{}";
+    let another = "session-id: 0123456789abcdef0123456789abcdef\r\n";
     vec![
         ("connection refused", Way::Refused),
         ("reset before the headers", Way::Reset),
@@ -109,7 +113,18 @@ fn failures_on_the_way() -> Vec<(&'static str, Way)> {
         ("another server: 404", another_server_answers("404 Not Found", "", "not here")),
         ("another server: 409", another_server_answers("409 Conflict", "session-created: 1\r\n", "")),
         ("another server: 500", another_server_answers("500 Internal Server Error", "", "")),
-        ("a marker of another value", another_server_answers("404 Not Found", "session-gateway: 2\r\n", "")),
+        (
+            "a marker of another value",
+            another_server_answers("404 Not Found", "session-gateway: 2\r\nsession-id: {id}\r\n", ""),
+        ),
+        ("a proxy that asks for another path", Way::Rewritten),
+        ("about no session: 404", Way::Answer(gateway_answers_about("", "404 Not Found", 0, ""))),
+        ("about another session: 200", Way::Answer(gateway_answers_about(another, "200 OK", 2, "{}"))),
+        ("about another session: 201", Way::Answer(gateway_answers_about(another, "201 Created", 2, "{}"))),
+        ("about another session: 204", Way::Answer(gateway_answers_about(another, "204 No Content", 0, ""))),
+        ("about another session: 404", Way::Answer(gateway_answers_about(another, "404 Not Found", 0, ""))),
+        ("about another session: 409", Way::Answer(gateway_answers_about(another, "409 Conflict", 0, ""))),
+        ("about another session: 412", Way::Answer(gateway_answers_about(another, "412 Precondition Failed", 0, ""))),
         ("no HTTP", Way::Answer(b"SSH-2.0-OpenSSH_9.2p1\r\n".to_vec())),
         ("a gateway whose store is away", Way::Answer(gateway_answers("503 Service Unavailable", 0, ""))),
         ("a gateway that doesn't take the token", Way::Answer(gateway_answers("401 Unauthorized", 0, ""))),

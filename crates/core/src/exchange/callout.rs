@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::config::Config;
-use crate::edit::{Headers, number, text};
+use crate::edit::{Headers, number, text, values};
 use crate::found::Found;
 use crate::gateway_api as api;
 use crate::id::SessionId;
@@ -132,7 +132,7 @@ pub enum Answer<'a> {
     NotSent,
 }
 
-/// What an answer means. Only an answer with the gateway's marker says anything about a session.
+/// What an answer means. Only an answer with the gateway's marker and the id that was asked for says anything about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     /// The session, as it is now.
@@ -156,11 +156,11 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(config: &Config, answer: Answer<'_>) -> Self {
+    pub(super) fn of(config: &Config, asked: SessionId, answer: Answer<'_>) -> Self {
         let Answer::Received { headers, body } = answer else {
             return Self::Unavailable;
         };
-        if text(headers, api::MARKER) != Some(api::MARKER_VALUE) {
+        if text(headers, api::MARKER) != Some(api::MARKER_VALUE) || !is_about(headers, asked) {
             return Self::Unavailable;
         }
         match text(headers, ":status") {
@@ -175,4 +175,10 @@ impl Outcome {
             _ => Self::Unavailable,
         }
     }
+}
+
+/// Whether the answer names this session, and no other.
+fn is_about(headers: &Headers<'_>, id: SessionId) -> bool {
+    let mut named = values(headers, api::SESSION_ID);
+    named.next() == Some(id.to_hex().as_str().as_bytes()) && named.next().is_none()
 }

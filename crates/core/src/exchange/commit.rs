@@ -25,6 +25,16 @@ pub(super) enum Commit {
     Destroy,
 }
 
+impl Commit {
+    /// The id that the callout was about.
+    pub(super) const fn id(&self, session: &Session) -> SessionId {
+        match self {
+            Self::Create(id) | Self::Change { id, .. } => *id,
+            Self::Destroy => session.id,
+        }
+    }
+}
+
 /// Why a write was not saved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WriteFailure {

@@ -85,7 +85,7 @@ impl LookUp {
     /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
     #[must_use]
     pub fn refresh(&self, config: &Config, answer: Answer<'_>, asked: UnixSeconds) -> Option<SlotWrite> {
-        let found = match Outcome::of(config, answer) {
+        let found = match Outcome::of(config, self.id, answer) {
             Outcome::Found(found) => Some(found),
             Outcome::Missing => None,
             _ => return None,
@@ -216,13 +216,19 @@ impl Exchange {
 
     /// A callout has been answered, or could not be sent.
     pub fn answer(&mut self, answer: Answer<'_>, now: UnixSeconds) -> Step {
-        let outcome = Outcome::of(&self.config, answer);
         match mem::replace(&mut self.phase, Phase::Finished) {
             Phase::LookingUp { incoming, verified, stale, asked } => {
+                let outcome = Outcome::of(&self.config, verified.token.id, answer);
                 self.looked_up(incoming, verified, stale, outcome, (asked, now))
             }
-            Phase::Creating { session, held } => self.created(session, held, outcome, now),
-            Phase::Committing { session, held, commit } => self.committed(&session, held, commit, outcome, now),
+            Phase::Creating { session, held } => {
+                let outcome = Outcome::of(&self.config, session.id, answer);
+                self.created(session, held, outcome, now)
+            }
+            Phase::Committing { session, held, commit } => {
+                let outcome = Outcome::of(&self.config, commit.id(&session), answer);
+                self.committed(&session, held, commit, outcome, now)
+            }
             other => {
                 self.phase = other;
                 Step::Wait

@@ -65,6 +65,7 @@ impl Visit {
         let answer = headers(&[
             (":status", "200"),
             ("session-gateway", "1"),
+            ("session-id", "07070707070707070707070707070707"),
             ("etag", "\"3\""),
             ("session-min-version", "1"),
             ("session-created", "1799999000"),

@@ -8,6 +8,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use session_core::gateway_api as names;
+use session_core::id::SessionId;
 
 use super::Answer;
 use crate::sessions::{Live, Named};
@@ -22,6 +23,7 @@ const ABSOLUTE: HeaderName = HeaderName::from_static(names::ABSOLUTE);
 const SUBJECT: HeaderName = HeaderName::from_static(names::SUBJECT);
 const AUTH_TIME: HeaderName = HeaderName::from_static(names::AUTH_TIME);
 const UPSTREAM_COOKIE: HeaderName = HeaderName::from_static(names::UPSTREAM_COOKIE);
+const SESSION_ID: HeaderName = HeaderName::from_static(names::SESSION_ID);
 const MARKER: HeaderName = HeaderName::from_static(names::MARKER);
 const MARKER_VALUE: HeaderValue = HeaderValue::from_static(names::MARKER_VALUE);
 
@@ -66,6 +68,14 @@ pub(super) fn list(sessions: &[Named]) -> Answer {
 /// `204`.
 pub(super) fn no_content() -> Answer {
     bare(StatusCode::NO_CONTENT, Bytes::new())
+}
+
+/// Says which session the answer is about.
+pub(super) fn about(answer: &mut Answer, id: SessionId) {
+    // Hex digits are a header's value.
+    if let Ok(id) = HeaderValue::from_str(id.to_hex().as_str()) {
+        answer.headers_mut().insert(SESSION_ID, id);
+    }
 }
 
 /// An answer with nothing but the marker and a body.

@@ -66,6 +66,14 @@ impl Route {
         }
     }
 
+    /// The session that a path names.
+    pub(super) const fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::Session(id) => *id,
+            _ => None,
+        }
+    }
+
     pub(super) const fn is_guarded(&self) -> bool {
         !matches!(self, Self::Outside)
     }

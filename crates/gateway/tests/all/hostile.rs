@@ -17,7 +17,8 @@ async fn malformed_ids_paths_and_queries() {
         gateway.session("DELETE", bad, &[], "").await.expect(StatusCode::BAD_REQUEST);
     }
     for path in ["/", "/v1/", "/v1/session", "/v1/sessions", "/v2/sessions/x", "/metrics", "//v1/sessions/x"] {
-        gateway.call("GET", path, &[], "").await.expect(StatusCode::NOT_FOUND);
+        let nothing = gateway.call("GET", path, &[], "").await.expect(StatusCode::NOT_FOUND);
+        assert_eq!(nothing.header("session-id"), None, "{path}: says something about a session");
     }
     gateway.get(&format!("{id}/x")).await.expect(StatusCode::NOT_FOUND);
     for query in ["touch=1", "rotate", "touch&touch", "x", "Touch", "%74ouch"] {
@@ -50,6 +51,7 @@ async fn tokens() {
         let reply = String::from_utf8(raw(&gateway.address, get(&authorization).as_bytes()).await).unwrap();
         assert!(reply.starts_with(&format!("HTTP/1.1 {status}")), "{authorization} {reply}");
         assert!(reply.contains("session-gateway: 1\r\n"), "{reply}");
+        assert_eq!(reply.contains(&format!("session-id: {id}\r\n")), status != "401", "{reply}");
         assert_eq!(reply.contains("www-authenticate: Bearer\r\n"), status == "401", "{reply}");
     }
     // A caller without a token learns nothing about what exists.

@@ -162,6 +162,7 @@ fn a_session_in_use_is_touched_without_holding_the_request() {
 
 #[test]
 fn a_refresh_renews_the_copy_or_marks_the_end() {
+    const ID: &str = "01010101010101010101010101010101";
     let (world, _) = cached(&json!({}));
     let look_up = LookUp { id: SessionId::from_bytes([1; 16]), seen: Version::FIRST };
     let refresh = |headers: &[(&str, &str)]| {
@@ -171,16 +172,20 @@ fn a_refresh_renews_the_copy_or_marks_the_end() {
     let session = [
         (":status", "200"),
         ("session-gateway", "1"),
+        ("session-id", ID),
         ("etag", "\"2\""),
         ("session-min-version", "1"),
         ("session-created", "1"),
         ("session-expires", "9"),
     ];
     let renewed = refresh(&session).expect("renewed");
-    let marked = refresh(&[(":status", "404"), ("session-gateway", "1")]).expect("marked");
+    let marked = refresh(&[(":status", "404"), ("session-gateway", "1"), ("session-id", ID)]).expect("marked");
     assert_eq!(renewed.slot, marked.slot);
     assert!(crate::cache::replaces(&renewed.value, &marked.value));
     assert_eq!(refresh(&[(":status", "503")]), None);
+    // Of another session, or of none.
+    assert_eq!(refresh(&[(":status", "404"), ("session-gateway", "1"), ("session-id", &ID.replace("01", "02"))]), None);
+    assert_eq!(refresh(&[(":status", "404"), ("session-gateway", "1")]), None);
 }
 
 #[test]

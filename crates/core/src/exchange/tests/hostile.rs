@@ -46,12 +46,16 @@ fn no_bad_token_costs_a_callout() {
 }
 
 #[test]
-fn answers_without_the_marker_say_nothing_about_the_session() {
+fn answers_without_marker_or_id_say_nothing_about_the_session() {
     let mut world = World::new(json!({}));
     let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+    let mut exchange = Exchange::new(world.config.clone());
+    let Step::LookUp { look_up, .. } = world.request(&mut exchange, &headers(&[("cookie", &cookie)])) else { panic!() };
+    let (id, other) = (look_up.id.to_string(), SessionId::from_bytes([0xee; 16]).to_string());
     let good: &[(&str, &str)] = &[
         (":status", "200"),
         (api::MARKER, "1"),
+        (api::SESSION_ID, &id),
         ("etag", "\"1\""),
         (api::MIN_VERSION, "1"),
         (api::CREATED, "1"),
@@ -61,10 +65,15 @@ fn answers_without_the_marker_say_nothing_about_the_session() {
     let rows: Vec<(Vec<(&str, &str)>, &[u8])> = vec![
         (vec![], b""),
         (vec![(":status", "404")], b""),
-        (vec![(":status", "404"), (api::MARKER, "2")], b""),
+        (vec![(":status", "404"), (api::SESSION_ID, &id)], b""),
+        (vec![(":status", "404"), (api::MARKER, "2"), (api::SESSION_ID, &id)], b""),
+        (vec![(":status", "404"), (api::MARKER, "1")], b""),
+        (vec![(":status", "404"), (api::MARKER, "1"), (api::SESSION_ID, &other)], b""),
+        (vec![(":status", "404"), (api::MARKER, "1"), (api::SESSION_ID, &id), (api::SESSION_ID, &other)], b""),
         (vec![(":status", "401"), (api::MARKER, "1")], b""),
         (vec![(":status", "500"), (api::MARKER, "1")], b""),
         (without(api::MARKER), b"{}"),
+        (without(api::SESSION_ID), b"{}"),
         (without("etag"), b"{}"),
         (without(api::MIN_VERSION), b"{}"),
         (without(api::CREATED), b"{}"),
@@ -123,6 +132,7 @@ fn any_headers() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
         Just(":status"),
         Just("etag"),
         Just(api::MARKER),
+        Just(api::SESSION_ID),
         Just(api::MIN_VERSION),
         Just(api::CREATED),
     ];
@@ -152,7 +162,95 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// What a gateway answers to some other call, or to none.
+fn another_sessions_answer() -> impl Strategy<Value = (Vec<(String, Vec<u8>)>, Vec<u8>)> {
+    let status = prop_oneof![
+        Just("200"),
+        Just("201"),
+        Just("204"),
+        Just("400"),
+        Just("403"),
+        Just("404"),
+        Just("409"),
+        Just("412"),
+        Just("413"),
+    ];
+    let id = prop_oneof![
+        Just(None),
+        any::<[u8; 16]>().prop_map(|bytes| Some(SessionId::from_bytes(bytes).to_string().into_bytes())),
+        any::<Vec<u8>>().prop_map(Some),
+    ];
+    let body = prop_oneof![Just(b"{}".to_vec()), Just(br#"{"user":"mallory"}"#.to_vec())];
+    (status, id, 1_u32..9, body).prop_map(|(status, id, version, body)| {
+        let mut answer = headers(&[
+            (":status", status),
+            (api::MARKER, "1"),
+            ("etag", &format!("\"{version}\"")),
+            (api::MIN_VERSION, "1"),
+            (api::CREATED, "1"),
+            (api::EXPIRES, "99999999999"),
+            (api::SUBJECT, "mallory"),
+        ]);
+        answer.extend(id.map(|id| (api::SESSION_ID.to_owned(), id)));
+        (answer, body)
+    })
+}
+
 proptest! {
+    /// A proxy that rewrites paths, a cache that mixes answers: to each kind of call, an answer about another session or
+    /// about none is the same as no answer.
+    #[test]
+    fn an_answer_about_another_session_is_no_answer(
+        policies in (prop_oneof![Just("deny"), Just("continue")], prop_oneof![Just("fail"), Just("deliver")]),
+        create in prop_oneof![Just("lazy"), Just("eager")],
+        response in prop_oneof![
+            Just(vec![]),
+            Just(vec![("x-session-patch", r#"{"user":"alice"}"#)]),
+            Just(vec![("x-session-control", "rotate")]),
+            Just(vec![("x-session-control", "destroy")]),
+        ],
+        has_token: bool,
+        looks_up: bool,
+        (answer, body) in another_sessions_answer(),
+    ) {
+        let configuration = json!({"create": create, "on_store_failure": policies.0, "on_write_failure": policies.1});
+        let run = |foreign: Option<(&[(String, Vec<u8>)], &[u8])>| {
+            let mut world = World::new(configuration.clone());
+            let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().unwrap();
+            let mut request = headers(&[(":method", "GET"), (":path", "/")]);
+            if has_token {
+                request.push(("cookie".into(), cookie.into_bytes()));
+            }
+            let (mut exchange, mut steps) = (Exchange::new(world.config.clone()), Vec::new());
+            let mut step = world.request(&mut exchange, &request);
+            loop {
+                let (callout, is_look_up) = match &step {
+                    Step::LookUp { look_up, .. } => (Some(look_up.callout(&world.config)), true),
+                    Step::Call(callout) | Step::Forward { callout: Some(callout), .. } => (Some(callout.clone()), false),
+                    _ => (None, false),
+                };
+                let is_forward = matches!(step, Step::Forward { .. });
+                let is_last = matches!(step, Step::Deliver(_) | Step::Reply(_) | Step::Wait);
+                steps.push(step);
+                if is_last {
+                    return steps;
+                }
+                step = match (callout, foreign) {
+                    (Some(callout), _) if is_look_up && !looks_up => world.answer(&mut exchange, &callout),
+                    (Some(_), Some((headers, body))) => {
+                        exchange.answer(Answer::Received { headers: &borrowed(headers), body }, world.now())
+                    }
+                    (Some(_), None) => exchange.answer(Answer::NotSent, world.now()),
+                    (None, _) => Step::Wait,
+                };
+                if is_forward {
+                    step = exchange.response(&headers(&response), || world.now());
+                }
+            }
+        };
+        prop_assert_eq!(run(Some((&answer, &body))), run(None));
+    }
+
     /// Events in any order, with any content: no panic, and nothing that could split a header.
     #[test]
     fn any_sequence_of_events_is_survived(

@@ -254,7 +254,11 @@ impl World {
             Gateway::Unreachable => return exchange.answer(Answer::NotSent, self.now()),
             Gateway::Down => (headers(&[(":status", "503")]), b"upstream connect error".to_vec()),
             Gateway::StoreDown => (headers(&[(":status", "503"), (api::MARKER, "1")]), Vec::new()),
-            Gateway::Up => self.serve(callout),
+            Gateway::Up => {
+                let (mut headers, body) = self.serve(callout);
+                headers.push((api::SESSION_ID.into(), asked_id(callout).into_bytes()));
+                (headers, body)
+            }
         };
         exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, self.now())
     }
@@ -364,4 +368,10 @@ impl World {
         }
         (answer, session.into_data().into_string().into_bytes())
     }
+}
+
+/// The id that a callout is about.
+pub(super) fn asked_id(callout: &Callout) -> String {
+    let path = callout.headers.iter().find_map(|(name, value)| (*name == ":path").then_some(&**value));
+    path.and_then(|path| path.strip_prefix("/v1/sessions/")).map(|rest| rest[..32].to_owned()).unwrap()
 }

@@ -12,6 +12,7 @@ use hyper::{Request, StatusCode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
+use session_core::id::SessionId;
 
 use super::http::{Connection, Reply};
 use super::{PATIENCE, eventually, fresh_id};
@@ -86,7 +87,11 @@ impl Gateway {
 
     /// A call on one session; `what` is its id and perhaps a query.
     pub(crate) async fn session(&self, method: &str, what: &str, headers: &[(&str, &str)], body: &str) -> Reply {
-        self.call(method, &format!("/v1/sessions/{what}"), headers, body).await
+        let reply = self.call(method, &format!("/v1/sessions/{what}"), headers, body).await;
+        let id = what.split('?').next().unwrap();
+        let named = reply.header("session-id");
+        assert_eq!(named, id.parse::<SessionId>().is_ok().then_some(id), "{reply:?}");
+        reply
     }
 
     pub(crate) async fn get(&self, id: &str) -> Reply {
