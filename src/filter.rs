@@ -81,7 +81,9 @@ impl session_abi::Filter for Filter {
     }
 
     fn response_headers(&mut self, stream: u32) -> Verdict {
-        self.event(stream, |exchange, _, now| exchange.response(&host::PassingResponse, || now.seconds()))
+        self.event(stream, |exchange, _, now| {
+            exchange.response(&host::PassingResponse, &host::SharedSlots, || now.seconds())
+        })
     }
 
     fn http_call_response(&mut self, root: u32, token: u32, headers: usize, body_size: usize) {
@@ -101,7 +103,7 @@ impl session_abi::Filter for Filter {
             if !host::act_for(stream_id) {
                 continue;
             }
-            let step = exchange.answer(answer, now.seconds());
+            let step = exchange.answer(answer, &host::SharedSlots, now.seconds());
             if let Flow::Released(side) = worker.carry_out(stream_id, exchange, step, &now) {
                 host::resume(side);
             }

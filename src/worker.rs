@@ -71,7 +71,7 @@ impl Worker {
                     host::apply(Side::Request, &edits);
                     if callout.is_some_and(|callout| self.call(stream, &callout, now).is_none()) {
                         // The request goes on all the same; the response will meet the consequence.
-                        exchange.answer(Answer::NotSent, now.seconds());
+                        exchange.answer(Answer::NotSent, &host::SharedSlots, now.seconds());
                     }
                     break Flow::Released(Side::Request);
                 }
@@ -87,7 +87,7 @@ impl Worker {
             if is_sent {
                 break Flow::Kept;
             }
-            step = exchange.answer(Answer::NotSent, now.seconds());
+            step = exchange.answer(Answer::NotSent, &host::SharedSlots, now.seconds());
         };
         self.take_effects(exchange, now);
         flow
@@ -149,8 +149,8 @@ impl Worker {
     fn take_effects(&mut self, exchange: &mut Exchange, now: &Moment) {
         let effects = exchange.effects();
         self.count(effects.counts);
-        if let Some(write) = effects.cache {
-            host::write_slot(&write);
+        for write in effects.cache.iter().chain(&effects.replaced) {
+            host::write_slot(write);
         }
         if let Some(identity) = effects.identity {
             host::publish(&identity);

@@ -201,13 +201,14 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
             }
             Event::Answer(list, body) => {
                 let body = body.bytes();
-                exchange.answer(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, UnixSeconds::new(now))
+                exchange.answer(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, &slot, UnixSeconds::new(now))
             }
-            Event::NotSent => exchange.answer(Answer::NotSent, UnixSeconds::new(now)),
-            Event::Response(list) => exchange.response(&List(headers(list)), || UnixSeconds::new(now)),
+            Event::NotSent => exchange.answer(Answer::NotSent, &slot, UnixSeconds::new(now)),
+            Event::Response(list) => exchange.response(&List(headers(list)), &slot, || UnixSeconds::new(now)),
         };
         check(step);
-        if let Some(write) = exchange.effects().cache {
+        let effects = exchange.effects();
+        for write in effects.cache.into_iter().chain(effects.replaced) {
             slot = Slot(Some(write.value));
         }
     }

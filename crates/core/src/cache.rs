@@ -4,9 +4,10 @@
 //! session has one slot, by its id; another session in it is simply replaced. So memory is bounded by
 //! slots × (`max_data_bytes` + some), whatever clients send.
 //!
-//! Three rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
-//! seen no newer version (read-your-writes), a newer version is never replaced by an older one, and
-//! the end of a session leaves a mark that no copy of before it replaces.
+//! Four rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
+//! seen no newer version and were issued before it was fetched (read-your-writes), a newer version is never replaced by
+//! an older one of the same session, the end of a session leaves a mark that no copy from before it replaces, and what
+//! was fetched in the future, because the clock has been set back since, is worth nothing.
 
 use crate::config::Cache;
 use crate::found::{Data, Found};
@@ -19,7 +20,11 @@ use crate::version::Version;
 /// lookup that was under way when it ended.
 const END_MARK: Seconds = Seconds::new(60);
 
-const FORMAT: u8 = 3;
+const FORMAT: u8 = 4;
+
+const FOUND: u8 = 0;
+const ENDED: u8 = 1;
+const REPLACED: u8 = 2;
 
 /// The slots, wherever they are.
 pub trait Slots {
@@ -42,8 +47,19 @@ pub(crate) struct Entry {
     pub(crate) id: SessionId,
     /// When the gateway was asked.
     pub(crate) fetched: UnixSeconds,
-    /// `None` marks a session that has ended.
-    pub(crate) found: Option<Found>,
+    /// What the slot says of the session.
+    pub(crate) state: State,
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It was found like this.
+    Found(Found),
+    /// It has ended.
+    Ended,
+    /// A client's cookie for it was replaced by one for another session: see [`is_replaced`].
+    Replaced,
 }
 
 /// The slot of a session.
@@ -63,19 +79,50 @@ pub fn replaces(existing: &[u8], new: &[u8]) -> bool {
     if existing.id != new.id {
         return true;
     }
-    match existing.version {
-        None => new.version.is_none() || new.fetched > existing.fetched.plus(END_MARK),
-        Some(version) => {
-            new.version.is_none_or(|new_version| (new_version, new.fetched) >= (version, existing.fetched))
+    // No lookup takes that long: the clock was set back.
+    if existing.fetched > new.fetched.plus(END_MARK) {
+        return true;
+    }
+    match (existing.life, new.life) {
+        (Life::Ended | Life::Replaced, Life::Found { .. }) => new.fetched > existing.fetched.plus(END_MARK),
+        (_, Life::Ended | Life::Replaced) => true,
+        // A derived id may be used again: what was created later counts, whatever its version.
+        (Life::Found { created, version }, Life::Found { created: new_created, version: new_version }) => {
+            (new_created, new_version, new.fetched) >= (created, version, existing.fetched)
         }
     }
+}
+
+/// Whether a client's cookie for this session was replaced a moment ago, as far as this proxy knows. Answers that come
+/// later then leave the client's cookie alone: it may be a better one than they have. `began` is when the request came.
+pub(crate) fn is_replaced(
+    slots: &impl Slots,
+    id: SessionId,
+    config: &Cache,
+    began: UnixSeconds,
+    now: UnixSeconds,
+) -> bool {
+    let id = mark(id);
+    let entry = slots.read(slot(id, config.slots)).and_then(|bytes| Entry::decode(&bytes, config.layout));
+    entry.is_some_and(|entry| {
+        // A request that comes after it may have been sent before it.
+        let is_late = began <= entry.fetched || now.since(entry.fetched) < END_MARK;
+        entry.id == id && entry.state == State::Replaced && is_late && entry.fetched <= now
+    })
 }
 
 /// What decides between two entries.
 struct Head {
     id: SessionId,
     fetched: UnixSeconds,
-    version: Option<Version>,
+    life: Life,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Found { created: UnixSeconds, version: Version },
+    Ended,
+    Replaced,
 }
 
 impl Head {
@@ -83,35 +130,56 @@ impl Head {
         let [FORMAT] = reader.array()? else { return None };
         let id = SessionId::from_bytes(reader.array()?);
         let fetched = reader.moment()?;
-        let version = reader.version()?;
-        Some(Self { id, fetched, version: (version != Version::UNSTORED).then_some(version) })
+        let life = match reader.array()? {
+            [ENDED] => Life::Ended,
+            [REPLACED] => Life::Replaced,
+            [FOUND] => Life::Found { created: reader.moment()?, version: reader.version()? },
+            _ => return None,
+        };
+        Some(Self { id, fetched, life })
     }
 }
 
 impl SlotWrite {
     /// Keeps a session as it was when the gateway was asked; `None` marks its end.
     pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, config: &Cache) -> Self {
-        Self { slot: slot(id, config.slots), value: encode(id, fetched, found, config.layout) }
+        let value = match found {
+            Some(found) => encode_found(id, fetched, found, config.layout),
+            None => head(id, fetched, ENDED),
+        };
+        Self { slot: slot(id, config.slots), value }
+    }
+
+    /// Remembers for a while that a client's cookie for this session was replaced: see [`is_replaced`].
+    pub(crate) fn replaced(id: SessionId, now: UnixSeconds, config: &Cache) -> Self {
+        let id = mark(id);
+        Self { slot: slot(id, config.slots), value: head(id, now, REPLACED) }
     }
 }
 
-fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, layout: u32) -> Vec<u8> {
-    let mut writer = Vec::with_capacity(128);
+/// The id that a mark is kept under: the session may live on for other tokens, and its copy must stay.
+fn mark(id: SessionId) -> SessionId {
+    SessionId::from_bytes(id.as_bytes().map(|byte| !byte))
+}
+
+fn head(id: SessionId, fetched: UnixSeconds, kind: u8) -> Vec<u8> {
+    let mut writer = Vec::with_capacity(if kind == FOUND { 128 } else { 32 });
     writer.push(FORMAT);
     writer.extend(id.as_bytes());
     writer.extend(fetched.get().to_be_bytes());
-    let Some(found) = found else {
-        // Nothing that was found has this version.
-        writer.extend(Version::UNSTORED.get().to_be_bytes());
-        return writer;
-    };
+    writer.push(kind);
+    writer
+}
+
+fn encode_found(id: SessionId, fetched: UnixSeconds, found: &Found, layout: u32) -> Vec<u8> {
+    let mut writer = head(id, fetched, FOUND);
+    writer.extend(found.created.get().to_be_bytes());
     writer.extend(found.version.get().to_be_bytes());
     writer.extend(layout.to_be_bytes());
     writer.extend(found.min_version.get().to_be_bytes());
     let (until, from) = found.grace.map_or((0, 0), |grace| (grace.until.get(), grace.from.get()));
     writer.extend(until.to_be_bytes());
     writer.extend(from.to_be_bytes());
-    writer.extend(found.created.get().to_be_bytes());
     writer.extend(found.expires.get().to_be_bytes());
     writer.extend(found.auth_time.map_or(0, UnixSeconds::get).to_be_bytes());
     text(&mut writer, found.subject.as_deref());
@@ -134,17 +202,20 @@ fn encode(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, layout: u3
 }
 
 impl Entry {
-    /// `None` for anything that was not written by [`encode`], by another version of it, or in another layout.
+    /// `None` for anything that was not written as a [`SlotWrite`], by another version of it, or in another layout.
     pub(crate) fn decode(bytes: &[u8], layout: u32) -> Option<Self> {
         let mut reader = Reader(bytes);
-        let Head { id, fetched, version } = Head::read(&mut reader)?;
-        let Some(version) = version else { return Some(Self { id, fetched, found: None }) };
+        let Head { id, fetched, life } = Head::read(&mut reader)?;
+        let (created, version) = match life {
+            Life::Ended => return Some(Self { id, fetched, state: State::Ended }),
+            Life::Replaced => return Some(Self { id, fetched, state: State::Replaced }),
+            Life::Found { created, version } => (created, version),
+        };
         if reader.array().map(u32::from_be_bytes)? != layout {
             return None;
         }
         let min_version = reader.version()?;
         let (until, from) = (reader.moment()?, reader.version()?);
-        let created = reader.moment()?;
         let expires = reader.moment()?;
         let auth_time = reader.moment()?;
         let subject = reader.text().ok()?;
@@ -160,7 +231,7 @@ impl Entry {
         let auth_time = (auth_time > UnixSeconds::default()).then_some(auth_time);
         let found =
             Found { version, min_version, grace, created, expires, subject, auth_time, upstream_cookie, data, exposed };
-        Some(Self { id, fetched, found: Some(found) })
+        Some(Self { id, fetched, state: State::Found(found) })
     }
 }
 
@@ -224,7 +295,11 @@ mod tests {
 
     impl Entry {
         fn encode(&self) -> Vec<u8> {
-            encode(self.id, self.fetched, self.found.as_ref(), LAYOUT)
+            match &self.state {
+                State::Found(found) => encode_found(self.id, self.fetched, found, LAYOUT),
+                State::Ended => head(self.id, self.fetched, ENDED),
+                State::Replaced => head(self.id, self.fetched, REPLACED),
+            }
         }
     }
 
@@ -238,7 +313,7 @@ mod tests {
             auth_time: Option<u32>,
             texts: (Option<String>, Option<String>, Vec<Option<String>>),
             data in prop_oneof![any::<Vec<u8>>().prop_map(Data::Whole), any::<u32>().prop_map(|n| Data::Omitted(n as usize))],
-            has_ended in proptest::bool::weighted(0.2),
+            kind in 0..6_u8,
         ) -> Entry {
             let found = Found {
                 version: Version::new(version),
@@ -246,7 +321,7 @@ mod tests {
                 grace: grace.map(|(until, from)| Grace {
                     until: UnixSeconds::new(u64::from(until) + 1), from: Version::new(from),
                 }),
-                created: UnixSeconds::new(numbers.1),
+                created: UnixSeconds::new(numbers.1 % 3),
                 expires: UnixSeconds::new(numbers.2),
                 subject: texts.0,
                 auth_time: auth_time.map(|time| UnixSeconds::new(u64::from(time) + 1)),
@@ -257,7 +332,7 @@ mod tests {
             Entry {
                 id: SessionId::from_bytes([id; 16]),
                 fetched: UnixSeconds::new(fetched),
-                found: (!has_ended).then_some(found),
+                state: match kind { 0 => State::Ended, 1 => State::Replaced, _ => State::Found(found) },
             }
         }
     }
@@ -267,7 +342,7 @@ mod tests {
         fn written_and_read_back(entry in entry()) {
             let bytes = entry.encode();
             let in_another_layout = Entry::decode(&bytes, LAYOUT + 1);
-            prop_assert_eq!(in_another_layout.is_some(), entry.found.is_none());
+            prop_assert_eq!(in_another_layout.is_some(), !matches!(entry.state, State::Found(_)));
             prop_assert_eq!(Entry::decode(&bytes, LAYOUT), Some(entry));
         }
 
@@ -279,17 +354,22 @@ mod tests {
             prop_assert!(replaces(&bytes, &whole));
         }
 
-        /// Whatever is offered to a slot in whatever order: the newest version stays.
+        /// Whatever is offered to a slot in whatever order: the newest version of the session created last stays.
         #[test]
         fn no_older_version_replaces_a_newer_one(entries in proptest::collection::vec(entry(), 1..20)) {
             let mut slot: Option<Entry> = None;
             for new in entries {
                 let is_replaced = slot.as_ref().is_none_or(|old| replaces(&old.encode(), &new.encode()));
                 if let (Some(old), true) = (&slot, is_replaced) && old.id == new.id {
-                    match (&old.found, &new.found) {
-                        (Some(old), Some(new)) => prop_assert!(new.version >= old.version),
-                        (None, Some(_)) => prop_assert!(new.fetched.since(old.fetched) > END_MARK),
-                        (_, None) => {}
+                    let is_set_back = old.fetched.since(new.fetched) > END_MARK;
+                    let is_over = new.fetched.since(old.fetched) > END_MARK;
+                    match (&old.state, &new.state) {
+                        _ if is_set_back => {}
+                        (State::Found(old), State::Found(new)) => {
+                            prop_assert!((new.created, new.version) >= (old.created, old.version));
+                        }
+                        (State::Ended | State::Replaced, State::Found(_)) => prop_assert!(is_over),
+                        (_, State::Ended | State::Replaced) => {}
                     }
                 }
                 if is_replaced {
@@ -306,7 +386,8 @@ mod tests {
 
     #[test]
     fn another_session_is_simply_replaced() {
-        let entry = |id| Entry { id: SessionId::from_bytes([id; 16]), fetched: UnixSeconds::new(0), found: None };
+        let entry =
+            |id| Entry { id: SessionId::from_bytes([id; 16]), fetched: UnixSeconds::new(0), state: State::Ended };
         assert!(replaces(&entry(1).encode(), &entry(2).encode()));
         assert_eq!(slot(SessionId::from_bytes([9; 16]), 0), 0);
     }

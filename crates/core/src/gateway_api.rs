@@ -16,8 +16,9 @@ pub const SESSION_ID: &str = "session-id";
 pub const WANT_VERSION: &str = "session-want-version";
 /// Request, with `?touch`: skip the extension when the last one is younger, seconds.
 pub const TOUCH_AFTER: &str = "session-touch-after";
-/// Request on `PATCH`: the version of the token that the change is made with. Refused with 412 if that token does not open
-/// the session any more, or if only a grace spares it and the change is a rotation.
+/// Request on `PATCH` and `DELETE`: the version of the token that the change is made with. Refused with 412 if that token
+/// does not open the session any more, or if only a grace spares it and the change is a rotation. With it a `DELETE` of
+/// what is not there is a 404.
 pub const SEEN_VERSION: &str = "session-seen-version";
 /// Request: how long tokens of before a rotation stay good, seconds.
 pub const ROTATION_GRACE: &str = "session-rotation-grace";

@@ -18,7 +18,7 @@ use crate::epoch::Epoch;
 use crate::merge_patch::{self, Object};
 use crate::rotation::Standing;
 pub use crate::rotation::{Grace, Rotation};
-use crate::time::{Seconds, UnixSeconds};
+use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::version::Version;
 
 pub use codec::DecodeError;
@@ -175,7 +175,7 @@ impl Session {
     /// login must never open the session of after it (OWASP ASVS 5.0 7.2.4). Nor must a change that was
     /// under way with such a token, so its standing is looked at again here.
     pub fn change(&self, change: Change, write: Write) -> Result<Self, ChangeError> {
-        let standing = change.seen.map_or(Standing::Good, |seen| self.standing(seen, write.now));
+        let standing = change.seen.map_or(Standing::Good, |seen| self.standing(seen, change.grace, write.now));
         if !standing.is_open() {
             return Err(ChangeError::TokenEnded);
         }
@@ -223,12 +223,15 @@ impl Session {
         Self { login: self.login.map(|login| Login { epoch: Some(epoch), ..login }), ..self }
     }
 
-    /// Whether a creation under this session's id may become a change of it: nobody is logged in
-    /// and it was created at most `within` ago, so it is a race between the first writes of one
-    /// visitor. Later it would be a replay.
+    /// Whether a creation under this session's id may become a change of it: nobody has ever been
+    /// logged in, no token was ever rotated away, and it was created at most `within` ago, so it is a
+    /// race between the first writes of one visitor. Later it would be a replay; after a rotation, such
+    /// as that of a login or logout, it would let an older token in. A session that seems to be created
+    /// in the future, because the clock was set back, is joined by nobody.
     #[must_use]
     pub fn may_merge(&self, within: Seconds, now: UnixSeconds) -> bool {
-        self.login.is_none() && now.since(self.created) <= within
+        let is_young = now.since(self.created) <= within && self.created <= now.plus(CLOCK_TOLERANCE);
+        self.login.is_none() && self.min_version == Version::FIRST && is_young
     }
 
     /// How long the session lives if it is used now and then no more; `None` when its time is over.
@@ -272,10 +275,10 @@ impl Session {
         self.grace
     }
 
-    /// How a token of this version stands with the session.
+    /// How a token of this version stands with the session. `longest` is how long a grace may be.
     #[must_use]
-    pub fn standing(&self, token: Version, now: UnixSeconds) -> Standing {
-        Standing::of(token, self.min_version, self.grace, now)
+    pub fn standing(&self, token: Version, longest: Seconds, now: UnixSeconds) -> Standing {
+        Standing::of(token, self.min_version, self.grace, longest, now)
     }
 
     /// When the session was first stored.

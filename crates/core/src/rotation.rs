@@ -4,7 +4,7 @@
 //! that requests in flight survive. The filter asks when a request comes, the gateway again when a write is
 //! committed: a login in between must not let the write's client in.
 
-use crate::time::UnixSeconds;
+use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::version::Version;
 
 /// Whether a change ends the older tokens of its session. The greater wins where several are asked for.
@@ -46,10 +46,12 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The standing of a token of this version.
+    /// The standing of a token of this version. No grace is longer than `longest`: one that ends later than that
+    /// from now, by more than clocks may differ, was given by a clock that has been set back since, and is over.
     #[must_use]
-    pub fn of(token: Version, min_version: Version, grace: Option<Grace>, now: UnixSeconds) -> Self {
-        match grace.filter(|grace| now < grace.until) {
+    pub fn of(token: Version, min_version: Version, grace: Option<Grace>, longest: Seconds, now: UnixSeconds) -> Self {
+        let latest = now.plus(longest).plus(CLOCK_TOLERANCE);
+        match grace.filter(|grace| now < grace.until && grace.until <= latest) {
             _ if token >= min_version => Self::Good,
             Some(grace) if token >= grace.from => Self::Spared,
             Some(_) => Self::Late,
@@ -72,7 +74,7 @@ mod tests {
     fn versions_and_the_grace() {
         let standing = |token, grace: Option<(u32, u64)>, now| {
             let grace = grace.map(|(from, until)| Grace { from: Version::new(from), until: UnixSeconds::new(until) });
-            Standing::of(Version::new(token), Version::new(7), grace, UnixSeconds::new(now))
+            Standing::of(Version::new(token), Version::new(7), grace, Seconds::new(10), UnixSeconds::new(now))
         };
         let grace = Some((5, 2000));
         assert_eq!(standing(7, None, 1999), Standing::Good);
@@ -83,5 +85,8 @@ mod tests {
         assert_eq!(standing(4, grace, 1999), Standing::Late);
         assert_eq!(standing(6, grace, 2000), Standing::Ended);
         assert_eq!(standing(4, grace, 2000), Standing::Ended);
+        // The clock was set back: the grace is not longer for it than clocks may differ.
+        assert_eq!(standing(6, grace, 2000 - 70), Standing::Spared);
+        assert_eq!(standing(6, grace, 2000 - 71), Standing::Ended);
     }
 }

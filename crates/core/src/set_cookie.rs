@@ -68,12 +68,25 @@ pub struct SetCookie {
     max_age: Option<Seconds>,
     /// `; Path=/; Secure; …`, written once.
     attributes: String,
+    /// See [`SetCookie::variants`].
+    variants: Vec<String>,
 }
 
 impl SetCookie {
     /// Checks the attributes (RFC 6265bis sections 4.1 and 5.6, and the `__Host-` and `__Secure-` prefixes).
     pub fn new(cookie: &Attributes) -> Result<Self, InvalidCookie> {
         validate(cookie)?;
+        let own = Self::plain(cookie);
+        let others = [
+            cookie.domain.is_some().then(|| Attributes { domain: None, ..cookie.clone() }),
+            cookie.partitioned.then(|| Attributes { partitioned: false, ..cookie.clone() }),
+            (cookie.path != "/").then(|| Attributes { path: "/".to_owned(), ..cookie.clone() }),
+        ];
+        let variants = others.into_iter().flatten().map(|other| Self::plain(&other).clear()).collect();
+        Ok(Self { variants, ..own })
+    }
+
+    fn plain(cookie: &Attributes) -> Self {
         let mut attributes = format!("; Path={}", cookie.path);
         if let Some(domain) = &cookie.domain {
             attributes.push_str("; Domain=");
@@ -97,7 +110,7 @@ impl SetCookie {
         if cookie.partitioned {
             attributes.push_str("; Partitioned");
         }
-        Ok(Self { name: cookie.name.clone(), max_age: cookie.max_age, attributes })
+        Self { name: cookie.name.clone(), max_age: cookie.max_age, attributes, variants: Vec::new() }
     }
 
     /// The cookie's name.
@@ -116,6 +129,20 @@ impl SetCookie {
     #[must_use]
     pub fn issue(&self, token: &str) -> String {
         [&self.name, "=", token, &self.attributes].concat()
+    }
+
+    /// Whether a browser may have a cookie of this name that is not replaced by this one, and that can be cleared.
+    #[must_use]
+    pub fn has_variants(&self) -> bool {
+        !self.variants.is_empty()
+    }
+
+    /// The `Set-Cookie` values that take away cookies of the same name which an older configuration may have left: one
+    /// without the domain, without the partition, with the path `/`. To be sent before [`issue`](Self::issue): a browser
+    /// that knows no partitions takes that variant for the cookie itself.
+    #[must_use]
+    pub fn variants(&self) -> &[String] {
+        &self.variants
     }
 
     /// The `Set-Cookie` value that takes the cookie away: the same attributes, since a browser only

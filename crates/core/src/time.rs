@@ -3,6 +3,9 @@
 use core::fmt;
 use core::str::FromStr;
 
+/// How far the clocks of Envoys and gateways may be apart.
+pub const CLOCK_TOLERANCE: Seconds = Seconds::new(60);
+
 /// A moment, in whole seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(u64);

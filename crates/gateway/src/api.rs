@@ -140,8 +140,8 @@ impl<S: Store> Api<S> {
                 let (change, precondition) = change.with_body(body)?;
                 Ok(answer::session(self.sessions.change(id, &change, &precondition).await?))
             }
-            SessionCall::Destroy { precondition } => {
-                self.sessions.destroy(id, &precondition).await?;
+            SessionCall::Destroy { precondition, presented } => {
+                self.sessions.destroy(id, &precondition, presented).await?;
                 Ok(answer::no_content())
             }
         }

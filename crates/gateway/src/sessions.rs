@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use session_core::id::SessionId;
-use session_core::record::{Session, Stored, Tombstone};
+use session_core::record::{ChangeError, Session, Stored, Tombstone};
 use session_core::subject::SessionLimit;
 use session_core::time::{Seconds, UnixSeconds};
 use session_core::version::Version;
@@ -33,7 +33,7 @@ use self::subjects::Subjects;
 use crate::metrics::Metrics;
 use crate::store::{Counted, Entry, Key, Keyspace, Replaced, Store, StoreError};
 
-pub use outcome::{Created, Live, Named, Precondition, SessionError};
+pub use outcome::{Created, Live, Named, Precondition, Presented, SessionError};
 
 /// How long a rotation spares older tokens unless the caller says otherwise.
 pub const DEFAULT_ROTATION_GRACE: Seconds = Seconds::new(10);
@@ -113,15 +113,20 @@ impl<S: Store> Sessions<S> {
         Ok(live(session, remaining, now))
     }
 
-    /// Ends the session. Without a precondition it does not matter whether there is one.
-    pub async fn destroy(&self, id: SessionId, precondition: &Precondition) -> Result<(), SessionError> {
+    /// Ends the session. Without a precondition or a `presented` token it does not matter whether there is one.
+    pub async fn destroy(
+        &self,
+        id: SessionId,
+        precondition: &Precondition,
+        presented: Option<Presented>,
+    ) -> Result<(), SessionError> {
         let now = now();
         let key = self.settings.keyspace.session(id);
         let tombstone = Tombstone { ended: now }.encode();
         let ttl = self.settings.tombstone_ttl;
         let left = self
             .in_time(async {
-                if *precondition == Precondition::None {
+                if *precondition == Precondition::None && presented.is_none() {
                     let left = self.membership(&key).await;
                     // Setting it twice is the same as once, so a lost answer is a reason to try again.
                     let first = self.store.set(&key, &tombstone, ttl).await;
@@ -133,14 +138,33 @@ impl<S: Store> Sessions<S> {
                     }
                     return Ok(left);
                 }
+                let mut is_lost = false;
                 loop {
-                    let Found::Session(session, entry) = self.find(id, &key, now).await? else {
-                        return Ok(None);
+                    let (session, entry) = match self.find(id, &key, now).await {
+                        Ok(Found::Session(session, entry)) => (session, entry),
+                        // Perhaps by the write whose answer was lost.
+                        Ok(Found::Nothing | Found::Ended) if presented.is_none() || is_lost => return Ok(None),
+                        Ok(Found::Nothing | Found::Ended) => return Err(SessionError::NotFound),
+                        // What can't be read can be ended all the same.
+                        Err(SessionError::Stored(_)) if *precondition == Precondition::None => {
+                            self.store.set(&key, &tombstone, ttl).await?;
+                            return Ok(None);
+                        }
+                        Err(error) => return Err(error),
                     };
                     precondition.check(&session)?;
-                    match self.store.replace(&key, &tombstone, entry.cas, ttl).await? {
-                        Replaced::Stored => return Ok(membership(&session)),
-                        Replaced::Conflict | Replaced::Missing => {}
+                    let is_open = |token: Presented| session.standing(token.version, token.grace, now).is_open();
+                    if !presented.is_none_or(is_open) {
+                        return Err(ChangeError::TokenEnded.into());
+                    }
+                    match self.store.replace(&key, &tombstone, entry.cas, ttl).await {
+                        Ok(Replaced::Stored) => return Ok(membership(&session)),
+                        Ok(Replaced::Conflict | Replaced::Missing) => {}
+                        Err(StoreError::Unknown(_)) if !is_lost => {
+                            self.metrics.lost_answer();
+                            is_lost = true;
+                        }
+                        Err(error) => return Err(error.into()),
                     }
                 }
             })

@@ -2,11 +2,8 @@
 
 use crate::found::Found;
 use crate::rotation::Standing;
-use crate::time::{Seconds, UnixSeconds};
+use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::token::Token;
-
-/// How far the clocks of Envoys and gateways may be apart.
-const CLOCK_TOLERANCE: Seconds = Seconds::new(60);
 
 /// The verdict on one token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,12 +15,12 @@ pub(super) enum Admission {
     Foreign,
 }
 
-/// Decides on a token for the session found under its id.
-pub(super) fn admit(token: &Token, found: &Found, now: UnixSeconds) -> Admission {
+/// Decides on a token for the session found under its id. `longest` is how long a grace may be.
+pub(super) fn admit(token: &Token, found: &Found, longest: Seconds, now: UnixSeconds) -> Admission {
     if token.issued_at.plus(CLOCK_TOLERANCE) < found.created {
         return Admission::Foreign;
     }
-    Admission::Own(Standing::of(token.version, found.min_version, found.grace, now))
+    Admission::Own(Standing::of(token.version, found.min_version, found.grace, longest, now))
 }
 
 #[cfg(test)]
@@ -53,7 +50,7 @@ mod tests {
                 version: Version::new(9),
                 issued_at: UnixSeconds::new(issued_at),
             };
-            admit(&token, &found, UnixSeconds::new(1999))
+            admit(&token, &found, Seconds::new(10), UnixSeconds::new(1999))
         };
         assert_eq!(admission(939), Admission::Foreign);
         assert_eq!(admission(940), Admission::Own(Standing::Good));

@@ -112,9 +112,12 @@ impl Callout {
         call
     }
 
-    /// Ends a session. Ending it twice does no harm, so this may be tried again like a lookup.
-    pub(super) fn destroy(config: &Config, id: SessionId) -> Self {
+    /// Ends a session, if a token of version `seen` still opens it. Ending it twice does no harm, so this may be tried
+    /// again like a lookup.
+    pub(super) fn destroy(config: &Config, id: SessionId, seen: Version) -> Self {
         Self::new(config, "DELETE", format!("/v1/sessions/{id}"), RETRY_READ)
+            .with(api::SEEN_VERSION, seen.to_string())
+            .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
     }
 }
 

@@ -1,13 +1,16 @@
 //! From the upstream to the client: what the response asked for is committed before it goes out.
 
+use super::admission::{Admission, admit};
 use super::callout::{Callout, Outcome};
 use super::response::Held;
 use super::session::{CookieChange, Origin, Session};
 use super::{Exchange, Phase, Step};
+use crate::cache::{SlotWrite, Slots, is_replaced};
 use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
 use crate::edit::LocalReply;
 use crate::id::SessionId;
+use crate::rotation::Standing;
 use crate::time::UnixSeconds;
 use crate::token::{Token, Verified};
 use crate::upstream_api::ERROR;
@@ -53,6 +56,7 @@ impl Exchange {
         mut session: Session,
         held: Option<Held>,
         outcome: Outcome,
+        slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
         session.origin = if let Outcome::Found(found) = outcome {
@@ -64,7 +68,7 @@ impl Exchange {
             Origin::NotStored
         };
         if let Some(held) = held {
-            self.respond(session, held, now)
+            self.respond(session, held, slots, now)
         } else {
             self.phase = Phase::Upstream(session);
             Step::Wait
@@ -72,39 +76,74 @@ impl Exchange {
     }
 
     /// The upstream has answered, and no callout is open.
-    pub(super) fn respond(&mut self, session: Session, held: Held, now: UnixSeconds) -> Step {
+    pub(super) fn respond(&mut self, session: Session, mut held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
+        if session.has_rivals {
+            held.clear(self.config.cookie.variants());
+        }
         let instructions = &held.instructions;
         if instructions.is_invalid {
             self.effects.counts.add(Counter::WriteInvalid);
         }
         if instructions.destroy {
             return match session.origin {
-                Origin::Stored { .. } | Origin::JustStored(_) => {
-                    let callout = Callout::destroy(&self.config, session.id);
+                Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
+                | Origin::JustStored(seen) => {
+                    let callout = Callout::destroy(&self.config, session.id, seen);
                     self.phase = Phase::Committing { session, held, commit: Commit::Destroy };
                     Step::Call(callout)
                 }
-                Origin::Fresh | Origin::Late | Origin::Anonymous(_) | Origin::NotStored => {
-                    let cookie = session.has_cookie.then(|| self.change_cookie(&session, CookieChange::Clear));
+                Origin::Fresh | Origin::Anonymous(_) | Origin::NotStored => {
+                    let change = session.has_cookie.then_some(CookieChange::Clear);
+                    let cookie = self.replace_cookie(&session, change, slots, now);
                     Step::Deliver(held.into_edits(cookie, None))
                 }
+                // The client has a better token than it sent, which is not this logout's to take.
+                Origin::Late => Step::Deliver(held.into_edits(None, None)),
             };
         }
         if instructions.is_invalid {
-            return self.write_failed(&session, held, WriteFailure::Invalid, now);
+            return self.write_failed(&session, held, WriteFailure::Invalid, slots, now);
         }
         if instructions.is_write() {
-            return self.write(session, held, now);
+            return self.write(session, held, slots, now);
         }
         if matches!(session.origin, Origin::NotStored) && self.config.on_store_failure == OnStoreFailure::Deny {
             self.effects.counts.add(Counter::RequestDenied);
             return Step::Reply(WriteFailure::Unavailable.reply(None));
         }
-        let cookie = self.unchanged_cookie(&session, now);
+        if let Some(verified) = session.renewable(&self.config, now) {
+            let callout = Callout::look_up(&self.config, session.id, verified.token.version);
+            self.phase = Phase::Renewing { session, verified, held, asked: now };
+            return Step::Call(callout);
+        }
+        let cookie = self.unchanged_cookie(&session, slots, now);
         Step::Deliver(held.into_edits(cookie, None))
     }
 
-    fn write(&mut self, session: Session, held: Held, now: UnixSeconds) -> Step {
+    /// A token that should be replaced was looked at again. Only a good one is: this answer may be late, and a login may
+    /// have given the client a better one.
+    pub(super) fn renewed(
+        &mut self,
+        session: &Session,
+        verified: Verified,
+        held: Held,
+        outcome: Outcome,
+        (asked, now): (UnixSeconds, UnixSeconds),
+    ) -> Step {
+        let token = verified.token;
+        let cookie = match outcome {
+            Outcome::Found(found) => {
+                self.keep(token.id, asked, Some(&found));
+                let admission = admit(&token, &found, self.config.timeouts.rotation_grace, now);
+                let is_good = admission == Admission::Own(Standing::Good);
+                is_good.then(|| self.issue(session, token.id, token.version, now))
+            }
+            _ => None,
+        };
+        Step::Deliver(held.into_edits(cookie, None))
+    }
+
+    fn write(&mut self, session: Session, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
         let instructions = &held.instructions;
         let upstream_cookie = instructions.upstream_cookie.as_deref();
         let (callout, commit) = match &session.origin {
@@ -127,7 +166,9 @@ impl Exchange {
                     Commit::Change { id: session.id, seen: *seen },
                 )
             }
-            Origin::NotStored => return self.write_failed(&session, held, WriteFailure::Unavailable, now),
+            Origin::NotStored => {
+                return self.write_failed(&session, held, WriteFailure::Unavailable, slots, now);
+            }
         };
         self.phase = Phase::Committing { session, held, commit };
         Step::Call(callout)
@@ -139,12 +180,14 @@ impl Exchange {
         held: Held,
         commit: Commit,
         outcome: Outcome,
+        slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
         let failure = match (commit, outcome) {
             (Commit::Create(id), Outcome::Found(found)) => {
                 self.effects.counts.add(Counter::WriteCreated);
                 self.keep(id, now, Some(&found));
+                self.remember_replaced(session, now);
                 let cookie = self.issue(session, id, found.version, now);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
             }
@@ -152,7 +195,23 @@ impl Exchange {
                 self.effects.counts.add(Counter::WriteChanged);
                 self.keep(id, now, Some(&found));
                 // A token that only a grace spares does not become a good one by a write.
-                let cookie = found.was_good(seen).then(|| self.issue(session, id, found.version, now));
+                let cookie = found.was_good(seen).then(|| {
+                    self.remember_replaced(session, now);
+                    self.issue(session, id, found.version, now)
+                });
+                return Step::Deliver(held.into_edits(cookie, None));
+            }
+            // The client has logged in since it asked for this logout, and keeps that login.
+            (Commit::Destroy, Outcome::Rotated) => {
+                self.effects.counts.add(Counter::WriteRotated);
+                return Step::Deliver(held.into_edits(None, None));
+            }
+            // It had ended before, and the client may have begun anew.
+            (Commit::Destroy, Outcome::Missing) => {
+                self.effects.counts.add(Counter::WriteDestroyed);
+                self.keep(session.id, now, None);
+                let is_replaced = is_replaced(slots, session.id, &self.config.cache, session.began, now);
+                let cookie = (!is_replaced).then(|| self.end_cookie(session, now));
                 return Step::Deliver(held.into_edits(cookie, None));
             }
             (_, Outcome::Rotated) => {
@@ -163,11 +222,15 @@ impl Exchange {
                 self.effects.counts.add(Counter::WriteTooMany);
                 WriteFailure::TooMany
             }
-            (Commit::Destroy, Outcome::Destroyed | Outcome::Missing) => {
+            (Commit::Destroy, Outcome::Destroyed) => {
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(session.id, now, None);
-                let cookie = self.change_cookie(session, CookieChange::Clear);
-                return Step::Deliver(held.into_edits(Some(cookie), None));
+                // One that began with this very request is not the one that the client's cookie stands for.
+                let cookie = match session.origin {
+                    Origin::JustStored(_) => self.replace_cookie(session, Some(CookieChange::Clear), slots, now),
+                    _ => Some(self.end_cookie(session, now)),
+                };
+                return Step::Deliver(held.into_edits(cookie, None));
             }
             (_, Outcome::Missing) => {
                 self.effects.counts.add(Counter::WriteEnded);
@@ -176,7 +239,7 @@ impl Exchange {
             }
             (Commit::Create(_), Outcome::Taken(created)) => {
                 self.effects.counts.add(Counter::WriteRefused);
-                return self.refused(session, held, created, now);
+                return self.refused(session, held, created, slots, now);
             }
             (_, Outcome::Invalid) => {
                 self.effects.counts.add(Counter::WriteInvalid);
@@ -191,17 +254,24 @@ impl Exchange {
                 WriteFailure::Unavailable
             }
         };
-        self.write_failed(session, held, failure, now)
+        self.write_failed(session, held, failure, slots, now)
     }
 
     /// The anonymous token of this client was promoted before, by this client long ago or by somebody else.
     ///
     /// Its session is not this write's to join. Once the grace is over no response with a newer token can
     /// be on its way any more, so the client gets a new anonymous token, and its next try succeeds.
-    fn refused(&mut self, session: &Session, held: Held, created: Option<UnixSeconds>, now: UnixSeconds) -> Step {
+    fn refused(
+        &mut self,
+        session: &Session,
+        held: Held,
+        created: Option<UnixSeconds>,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
         let is_late = created.is_some_and(|created| now.since(created) <= self.config.timeouts.rotation_grace);
         if is_late {
-            return self.write_failed(session, held, WriteFailure::Refused, now);
+            return self.write_failed(session, held, WriteFailure::Refused, slots, now);
         }
         let cookie = match self.config.create {
             CreatePolicy::Lazy => self.issue(session, session.fresh_id, Version::UNSTORED, now),
@@ -213,7 +283,14 @@ impl Exchange {
         }
     }
 
-    fn write_failed(&mut self, session: &Session, held: Held, failure: WriteFailure, now: UnixSeconds) -> Step {
+    fn write_failed(
+        &mut self,
+        session: &Session,
+        held: Held,
+        failure: WriteFailure,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
         match self.config.on_write_failure {
             OnWriteFailure::Fail => Step::Reply(failure.reply(None)),
             OnWriteFailure::Deliver => {
@@ -221,16 +298,45 @@ impl Exchange {
                 let cookie = if held.instructions.destroy {
                     Some(self.change_cookie(session, CookieChange::Clear))
                 } else {
-                    self.unchanged_cookie(session, now)
+                    self.unchanged_cookie(session, slots, now)
                 };
                 Step::Deliver(held.into_edits(cookie, Some(failure.code())))
             }
         }
     }
 
-    fn unchanged_cookie(&mut self, session: &Session, now: UnixSeconds) -> Option<String> {
-        let change = session.cookie_if_unchanged(&self.config, now)?;
+    fn unchanged_cookie(&mut self, session: &Session, slots: &impl Slots, now: UnixSeconds) -> Option<String> {
+        self.replace_cookie(session, session.cookie_if_unchanged(&self.config, now), slots, now)
+    }
+
+    /// Changes a cookie although nothing was written, unless an answer before this one has already replaced it: the
+    /// client may have logged in with what it got then.
+    fn replace_cookie(
+        &mut self,
+        session: &Session,
+        change: Option<CookieChange>,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Option<String> {
+        let change = change?;
+        if session.replaces().is_some_and(|id| is_replaced(slots, id, &self.config.cache, session.began, now)) {
+            return None;
+        }
+        self.remember_replaced(session, now);
         Some(self.change_cookie(session, change))
+    }
+
+    /// Has later answers leave the client's cookie alone: it is about to be another session's.
+    fn remember_replaced(&mut self, session: &Session, now: UnixSeconds) {
+        if let Some(id) = session.replaces() {
+            self.effects.replaced = Some(SlotWrite::replaced(id, now, &self.config.cache));
+        }
+    }
+
+    /// Takes the cookie of a session that has ended.
+    fn end_cookie(&mut self, session: &Session, now: UnixSeconds) -> String {
+        self.effects.replaced = Some(SlotWrite::replaced(session.id, now, &self.config.cache));
+        self.change_cookie(session, CookieChange::Clear)
     }
 
     fn issue(&mut self, session: &Session, id: SessionId, version: Version, now: UnixSeconds) -> String {

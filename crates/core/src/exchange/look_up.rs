@@ -52,7 +52,7 @@ impl Exchange {
         let stale = match copy {
             Copy::Fresh { found, is_due } => {
                 self.effects.counts.add(Counter::CacheHit);
-                let step = self.admit(incoming, verified, found, now);
+                let step = self.admit(incoming, verified, found, slots, now);
                 if is_due && matches!(step, Step::Forward { .. }) {
                     self.effects.refresh = Some(LookUp { id: token.id, seen: token.version });
                 }
@@ -76,11 +76,16 @@ impl Exchange {
         }
         let entry =
             slots.read(cache::slot(token.id, config.slots)).and_then(|bytes| Entry::decode(&bytes, config.layout));
-        let Some(Entry { id, fetched, found: Some(found) }) = entry else {
+        let Some(Entry { id, fetched, state: cache::State::Found(found) }) = entry else {
             return Copy::None;
         };
         // Not the session, not what this client has seen of it already, or over.
         if id != token.id || found.version < token.version || now >= found.expires {
+            return Copy::None;
+        }
+        // From before the token, which may be of a session that was stored anew under a derived id; or from the future,
+        // because the clock was set back.
+        if fetched < token.issued_at || fetched > now {
             return Copy::None;
         }
         let age = now.since(fetched);
@@ -93,12 +98,30 @@ impl Exchange {
         }
     }
 
+    /// The token opens nothing any more: the next best, if the client has sent one that needs no second lookup.
+    fn pass_over(&mut self, mut incoming: Incoming, ended: Verified, slots: &impl Slots, now: UnixSeconds) -> Step {
+        incoming.ended = incoming.ended.or(Some(ended.token.id));
+        while let Some(verified) = incoming.next_token() {
+            if verified.token.version == Version::UNSTORED {
+                return self.go_on(incoming, verified);
+            }
+            if !incoming.is_strict
+                && let Copy::Fresh { found, .. } = self.copy(&verified, slots, now)
+            {
+                return self.admit(incoming, verified, found, slots, now);
+            }
+        }
+        self.start(incoming, State::Expired)
+    }
+
     /// A session that begins with this request.
     pub(super) fn start(&mut self, incoming: Incoming, state: State) -> Step {
         let id = incoming.fresh_id;
+        // An image or a style sheet needs no session of its own, and its cookie could overwrite that of a login.
+        let stores = self.config.create == CreatePolicy::Eager && !incoming.is_subresource;
         let session = Session::new(&self.config, &incoming, id, Origin::Fresh);
         let mut step = self.forward(incoming, session, state, Version::UNSTORED, None);
-        if self.config.create == CreatePolicy::Eager
+        if stores
             && let Step::Forward { callout, .. } = &mut step
             && let Phase::Upstream(session) = mem::replace(&mut self.phase, Phase::Finished)
         {
@@ -120,25 +143,33 @@ impl Exchange {
         verified: Verified,
         stale: Option<Found>,
         outcome: Outcome,
+        slots: &impl Slots,
         (asked, now): (UnixSeconds, UnixSeconds),
     ) -> Step {
         match outcome {
+            Outcome::Found(found) if found.version < verified.token.version => {
+                self.effects.counts.add(Counter::LookupOlder);
+                // A write was lost that this client has seen. Who is logged in may be part of it.
+                if incoming.login.is_some() || incoming.is_strict {
+                    return self.deny();
+                }
+                self.admit(incoming, verified, found, slots, now)
+            }
             Outcome::Found(found) => {
-                let is_older = found.version < verified.token.version;
-                self.effects.counts.add(if is_older { Counter::LookupOlder } else { Counter::LookupFound });
+                self.effects.counts.add(Counter::LookupFound);
                 self.keep(verified.token.id, asked, Some(&found));
-                self.admit(incoming, verified, found, now)
+                self.admit(incoming, verified, found, slots, now)
             }
             Outcome::Missing => {
                 self.effects.counts.add(Counter::LookupMissing);
-                self.start(incoming, State::Expired)
+                self.pass_over(incoming, verified, slots, now)
             }
             _ => {
                 self.effects.counts.add(Counter::LookupUnavailable);
                 match stale {
                     Some(found) => {
                         self.effects.counts.add(Counter::RequestStale);
-                        self.admit(incoming, verified, found, now)
+                        self.admit(incoming, verified, found, slots, now)
                     }
                     None => self.unavailable(incoming, verified),
                 }
@@ -155,9 +186,16 @@ impl Exchange {
     }
 
     /// Lets a token into the session that was found under its id, or not.
-    fn admit(&mut self, incoming: Incoming, verified: Verified, found: Found, now: UnixSeconds) -> Step {
+    fn admit(
+        &mut self,
+        incoming: Incoming,
+        verified: Verified,
+        found: Found,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
         let token = verified.token;
-        match admit(&token, &found, now) {
+        match admit(&token, &found, self.config.timeouts.rotation_grace, now) {
             Admission::Own(standing @ (Standing::Good | Standing::Spared)) => {
                 let origin = Origin::Stored { verified, is_renewable: standing == Standing::Good };
                 let mut session = Session::new(&self.config, &incoming, token.id, origin);
@@ -168,11 +206,11 @@ impl Exchange {
             }
             Admission::Own(Standing::Ended) => {
                 self.effects.counts.add(Counter::TokenRotated);
-                self.start(incoming, State::Expired)
+                self.pass_over(incoming, verified, slots, now)
             }
             Admission::Foreign => {
                 self.effects.counts.add(Counter::TokenForeign);
-                self.start(incoming, State::Expired)
+                self.pass_over(incoming, verified, slots, now)
             }
             Admission::Own(Standing::Late) => {
                 self.effects.counts.add(Counter::TokenRotated);
@@ -185,14 +223,18 @@ impl Exchange {
     fn unavailable(&mut self, incoming: Incoming, verified: Verified) -> Step {
         // Where a login is needed, nobody is let through whose login can't be seen.
         if self.config.on_store_failure == OnStoreFailure::Deny || incoming.login.is_some() {
-            self.effects.counts.add(Counter::RequestDenied);
-            self.phase = Phase::Finished;
-            return Step::Reply(WriteFailure::Unavailable.reply(None));
+            return self.deny();
         }
         let token = verified.token;
         let origin = Origin::Stored { verified, is_renewable: false };
         let session = Session::new(&self.config, &incoming, token.id, origin);
         self.forward(incoming, session, State::Unavailable, token.version, None)
+    }
+
+    fn deny(&mut self) -> Step {
+        self.effects.counts.add(Counter::RequestDenied);
+        self.phase = Phase::Finished;
+        Step::Reply(WriteFailure::Unavailable.reply(None))
     }
 
     fn forward(

@@ -101,6 +101,8 @@ pub struct Effects {
     pub counts: Counts,
     /// What to put into the cache.
     pub cache: Option<SlotWrite>,
+    /// That the client's cookie was replaced, for answers that come later: to be put into the cache, too.
+    pub replaced: Option<SlotWrite>,
     /// A session to look up again when there is time: its copy is good, but the store should hear that it is in use.
     pub refresh: Option<LookUp>,
     /// Whose request this is, for logs and other filters.
@@ -163,6 +165,8 @@ enum Phase {
     Upstream(Session),
     /// The upstream has the request, while its session is being stored; maybe it has answered already.
     Creating { session: Session, held: Option<Held> },
+    /// The response is held until it is known whether its client's token is still good, so that it may be renewed.
+    Renewing { session: Session, verified: Verified, held: Held, asked: UnixSeconds },
     /// The response is held until what it asked for is committed.
     Committing { session: Session, held: Held, commit: Commit },
     /// There is nothing left to decide.
@@ -190,7 +194,7 @@ impl Exchange {
     /// Whether the response is held.
     #[must_use]
     pub const fn holds_response(&self) -> bool {
-        matches!(self.phase, Phase::Committing { .. } | Phase::Creating { held: Some(_), .. })
+        matches!(self.phase, Phase::Committing { .. } | Phase::Renewing { .. } | Phase::Creating { held: Some(_), .. })
     }
 
     /// The request's headers have come: [`Step::Forward`], [`Step::LookUp`] or [`Step::Reply`].
@@ -200,13 +204,13 @@ impl Exchange {
         }
         let config = Rc::clone(&self.config);
         let access = config.rules.access(values(request.headers, ":path").next().unwrap_or_default());
-        let incoming = Incoming::read(&config, &access, request, &mut self.effects.counts);
+        let mut incoming = Incoming::read(&config, &access, request, &mut self.effects.counts);
         if access == Access::Off {
             self.effects.counts.add(Counter::RequestOff);
             self.phase = Phase::Off;
             return Step::Forward { edits: request::strip(incoming), callout: None };
         }
-        match incoming.token {
+        match incoming.next_token() {
             Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
             Some(verified) => self.find(incoming, verified, slots, request.now),
             None if is_redirected(request.headers) => self.go_late(incoming, State::New),
@@ -215,19 +219,23 @@ impl Exchange {
     }
 
     /// A callout has been answered, or could not be sent.
-    pub fn answer(&mut self, answer: Answer<'_>, now: UnixSeconds) -> Step {
+    pub fn answer(&mut self, answer: Answer<'_>, slots: &impl Slots, now: UnixSeconds) -> Step {
         match mem::replace(&mut self.phase, Phase::Finished) {
             Phase::LookingUp { incoming, verified, stale, asked } => {
                 let outcome = Outcome::of(&self.config, verified.token.id, answer);
-                self.looked_up(incoming, verified, stale, outcome, (asked, now))
+                self.looked_up(incoming, verified, stale, outcome, slots, (asked, now))
             }
             Phase::Creating { session, held } => {
                 let outcome = Outcome::of(&self.config, session.id, answer);
-                self.created(session, held, outcome, now)
+                self.created(session, held, outcome, slots, now)
             }
             Phase::Committing { session, held, commit } => {
                 let outcome = Outcome::of(&self.config, commit.id(&session), answer);
-                self.committed(&session, held, commit, outcome, now)
+                self.committed(&session, held, commit, outcome, slots, now)
+            }
+            Phase::Renewing { session, verified, held, asked } => {
+                let outcome = Outcome::of(&self.config, verified.token.id, answer);
+                self.renewed(&session, verified, held, outcome, (asked, now))
             }
             other => {
                 self.phase = other;
@@ -238,7 +246,12 @@ impl Exchange {
 
     /// The response's headers have come: [`Step::Deliver`], [`Step::Call`], [`Step::Wait`] or [`Step::Reply`].
     /// The clock is read only if the time matters: in Envoy that is a hostcall, too.
-    pub fn response(&mut self, headers: &impl ResponseHeaders, clock: impl FnOnce() -> UnixSeconds) -> Step {
+    pub fn response(
+        &mut self,
+        headers: &impl ResponseHeaders,
+        slots: &impl Slots,
+        clock: impl FnOnce() -> UnixSeconds,
+    ) -> Step {
         let says_something = || response::NAMES.iter().any(|name| headers.contains(name));
         match mem::replace(&mut self.phase, Phase::Finished) {
             Phase::Upstream(session) => {
@@ -252,7 +265,7 @@ impl Exchange {
                 } else {
                     Held::default()
                 };
-                self.respond(session, held, now)
+                self.respond(session, held, slots, now)
             }
             Phase::Creating { session, held: None } => {
                 let held = headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie));

@@ -9,10 +9,11 @@ use crate::binding::Binding;
 use crate::config::{Access, Config, CreatePolicy};
 use crate::cookie;
 use crate::counter::{Counter, Counts};
-use crate::edit::{Edit, replace_all, values};
+use crate::edit::{Edit, Headers, replace_all, text, values};
 use crate::exposed;
 use crate::found::{Data, Found};
 use crate::id::SessionId;
+use crate::time::UnixSeconds;
 use crate::token::{Rejected, Verified};
 use crate::upstream_api::{self, State};
 use crate::version::Version;
@@ -22,9 +23,20 @@ const MAX_CANDIDATES: usize = 8;
 
 /// What of the client's headers the exchange still needs once they were read.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the request, and they are independent")]
 pub(super) struct Incoming {
-    /// The token that opens a session, if one of the cookies is one.
-    pub(super) token: Option<Verified>,
+    /// The best of the tokens among the cookies that may open a session.
+    best: Option<Verified>,
+    /// The others, the best last.
+    rivals: Vec<Verified>,
+    /// Whether there was more than one of them.
+    pub(super) has_rivals: bool,
+    /// The session of the best token that turned out to be worth nothing any more.
+    pub(super) ended: Option<SessionId>,
+    /// Whether the answer is a part of a page that the browser loads by itself, such as an image.
+    pub(super) is_subresource: bool,
+    /// When the request came.
+    pub(super) began: UnixSeconds,
     /// Whether there was any cookie of our name.
     pub(super) has_cookie: bool,
     /// An id that has never been used.
@@ -51,8 +63,14 @@ impl Incoming {
             Access::Off => (true, false, None),
             Access::Session { is_strict, login } => (false, *is_strict, login.as_ref()),
         };
+        let (best, rivals) = if is_off { (None, Vec::new()) } else { verify(config, &cookies.values, request, counts) };
         Self {
-            token: if is_off { None } else { verify(config, &cookies.values, request, counts) },
+            has_rivals: !rivals.is_empty(),
+            best,
+            rivals,
+            ended: None,
+            is_subresource: is_subresource(headers),
+            began: request.now,
             has_cookie: !cookies.values.is_empty(),
             fresh_id: request.fresh_id,
             binding: request.binding,
@@ -73,30 +91,63 @@ impl Incoming {
     }
 }
 
-/// The first cookie that is a token which may still be used.
-fn verify(config: &Config, values: &[&[u8]], request: &Request<'_>, counts: &mut Counts) -> Option<Verified> {
-    values.iter().take(MAX_CANDIDATES).find_map(|value| match config.keyring.verify(value, &request.binding) {
-        Ok(verified) => {
-            let token = &verified.token;
-            // A stored session has its own end. An anonymous one has only this.
-            let is_too_old =
-                token.version == Version::UNSTORED && request.now.since(token.issued_at) >= config.timeouts.absolute;
-            // With `eager` there are no anonymous sessions; such a token is of an older configuration.
-            let is_usable = token.version > Version::UNSTORED || config.create != CreatePolicy::Eager;
-            if is_too_old {
-                counts.add(Counter::TokenTooOld);
+/// Whether a browser says that it wants a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): not a document, and not what
+/// a script asks for, which may be the application itself.
+fn is_subresource(headers: &Headers<'_>) -> bool {
+    const NEED_A_SESSION: [&str; 8] =
+        ["document", "iframe", "frame", "fencedframe", "empty", "webidentity", "embed", "object"];
+    text(headers, "sec-fetch-dest").is_some_and(|destination| !NEED_A_SESSION.contains(&destination.trim_ascii()))
+}
+
+/// The cookies that are tokens which may still be used: the best, and the others with the best last. Stored before anonymous, then the newest. A
+/// browser that has several cookies of our name (one of an older configuration, with another domain or partition) sends
+/// the oldest first.
+fn verify(
+    config: &Config,
+    values: &[&[u8]],
+    request: &Request<'_>,
+    counts: &mut Counts,
+) -> (Option<Verified>, Vec<Verified>) {
+    let rank = |Verified { token, .. }: &Verified| (token.version > Version::UNSTORED, token.issued_at, token.version);
+    let mut best: Option<Verified> = None;
+    let mut rivals: Vec<Verified> = Vec::new();
+    for value in values.iter().take(MAX_CANDIDATES) {
+        match config.keyring.verify(value, &request.binding) {
+            Ok(verified) => {
+                let token = &verified.token;
+                // A stored session has its own end. An anonymous one has only this.
+                let is_too_old = token.version == Version::UNSTORED
+                    && request.now.since(token.issued_at) >= config.timeouts.absolute;
+                // With `eager` there are no anonymous sessions; such a token is of an older configuration.
+                let is_usable = token.version > Version::UNSTORED || config.create != CreatePolicy::Eager;
+                if is_too_old {
+                    counts.add(Counter::TokenTooOld);
+                }
+                if !is_usable || is_too_old || best == Some(verified) || rivals.contains(&verified) {
+                    continue;
+                }
+                // There hardly ever is a second one.
+                match best {
+                    Some(other) if rank(&other) >= rank(&verified) => rivals.push(verified),
+                    _ => rivals.extend(best.replace(verified)),
+                }
             }
-            (is_usable && !is_too_old).then_some(verified)
-        }
-        Err(rejected) => {
-            counts.add(match rejected {
+            Err(rejected) => counts.add(match rejected {
                 Rejected::Malformed => Counter::TokenMalformed,
                 Rejected::UnknownKey => Counter::TokenUnknownKey,
                 Rejected::BadMac => Counter::TokenBadMac,
-            });
-            None
+            }),
         }
-    })
+    }
+    rivals.sort_by_key(rank);
+    (best, rivals)
+}
+
+impl Incoming {
+    /// Takes the best token that is left.
+    pub(super) fn next_token(&mut self) -> Option<Verified> {
+        self.best.take().or_else(|| self.rivals.pop())
+    }
 }
 
 /// The session as the upstream sees it.

@@ -62,6 +62,8 @@ pub(super) struct Held {
     cleanup: Vec<Edit>,
     /// The `cache-control` value that keeps shared caches away, if the response doesn't.
     private: Option<Vec<u8>>,
+    /// Cookies to take away when ours is set.
+    variants: Vec<String>,
 }
 
 impl Held {
@@ -114,10 +116,16 @@ impl Held {
         }
     }
 
+    /// Has these cookies taken away when ours is set.
+    pub(super) fn clear(&mut self, variants: &[String]) {
+        variants.clone_into(&mut self.variants);
+    }
+
     /// The edits for the client: what has to go, and a `Set-Cookie` of ours.
     pub(super) fn into_edits(self, set_cookie: Option<String>, error: Option<&'static str>) -> Vec<Edit> {
         let mut edits = self.cleanup;
         if let Some(set_cookie) = set_cookie {
+            edits.extend(self.variants.into_iter().map(|variant| Edit::Add("set-cookie", variant.into_bytes())));
             edits.push(Edit::Add("set-cookie", set_cookie.into_bytes()));
             if let Some(private) = self.private {
                 edits.push(Edit::set("cache-control", private));

@@ -45,6 +45,14 @@ pub(super) struct Session {
     pub(super) has_cookie: bool,
     /// What the upstream was sent as its own session cookie; empty if none is configured.
     pub(super) sent_cookie: String,
+    /// When the request came.
+    pub(super) began: UnixSeconds,
+    /// The session in whose place this one begins, because the client's token opens it no more.
+    ended: Option<SessionId>,
+    /// Whether the client sent several genuine tokens.
+    pub(super) has_rivals: bool,
+    /// Whether the response is a part of a page that the browser loads by itself.
+    is_subresource: bool,
 }
 
 impl Session {
@@ -57,37 +65,67 @@ impl Session {
             fresh_id: incoming.fresh_id,
             has_cookie: incoming.has_cookie,
             sent_cookie,
+            began: incoming.began,
+            ended: incoming.ended,
+            has_rivals: incoming.has_rivals,
+            is_subresource: incoming.is_subresource,
         }
+    }
+
+    /// The session that the client's cookie stands for, if a new cookie would be for another one.
+    pub(super) fn replaces(&self) -> Option<SessionId> {
+        match self.origin {
+            Origin::Anonymous(verified) => Some(verified.token.id),
+            Origin::Stored { .. } => None,
+            Origin::Fresh | Origin::Late | Origin::JustStored(_) | Origin::NotStored => self.ended,
+        }
+    }
+
+    /// The token, if it should be replaced by one that says the same: because its secret is about to be retired, because
+    /// the browser would drop the cookie, or because the client has another one beside it.
+    pub(super) fn renewable(&self, config: &Config, now: UnixSeconds) -> Option<Verified> {
+        match self.origin {
+            Origin::Stored { verified, is_renewable: true } => {
+                (is_due(config, &verified, now) || self.settles(config)).then_some(verified)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the client's cookies can be made one by setting the best and clearing the others.
+    fn settles(&self, config: &Config) -> bool {
+        self.has_rivals && !self.is_subresource && config.cookie.has_variants()
     }
 
     /// Whether a response that says nothing about the session goes out as it is, whatever the time.
     pub(super) fn is_settled(&self, config: &Config) -> bool {
         match self.origin {
-            Origin::Anonymous(verified) => verified.is_current(),
+            Origin::Anonymous(_) => !self.settles(config),
             Origin::Stored { verified, is_renewable: true } => {
-                verified.is_current() && config.cookie.max_age().is_none()
+                verified.is_current() && config.cookie.max_age().is_none() && !self.settles(config)
             }
             Origin::Stored { is_renewable: false, .. } | Origin::Late => true,
             Origin::Fresh | Origin::JustStored(_) | Origin::NotStored => false,
         }
     }
 
-    /// The change to the client's cookie if the response changes nothing about the session.
+    /// The change to the client's cookie if the response changes nothing about the session. A good token of a stored
+    /// session is [`renewable`](Self::renewable) instead: it has to be looked at again, since the answer may be late.
     pub(super) fn cookie_if_unchanged(&self, config: &Config, now: UnixSeconds) -> Option<CookieChange> {
         let issue = |version| Some(CookieChange::Issue(Token { id: self.id, version, issued_at: now }));
         match self.origin {
+            // Its answer may come after that of a login on the page that it is a part of.
+            Origin::Fresh if self.is_subresource => None,
             Origin::Fresh => match config.create {
                 CreatePolicy::Lazy => issue(Version::UNSTORED),
                 CreatePolicy::OnWrite => self.has_cookie.then_some(CookieChange::Clear),
                 CreatePolicy::Eager => None,
             },
-            // Its age is the only thing that ends an anonymous session, so it keeps it.
-            Origin::Anonymous(verified) => (!verified.is_current()).then_some(CookieChange::Issue(verified.token)),
-            Origin::Stored { verified, is_renewable: true } => {
-                is_due(config, &verified, now).then(|| issue(verified.token.version))?
-            }
+            // It is not signed anew when the secrets change: a late answer would overwrite the token of a login, and
+            // its age ends it before its secret has to go. Its age is the only thing that does, so it keeps it.
+            Origin::Anonymous(verified) => self.settles(config).then_some(CookieChange::Issue(verified.token)),
             Origin::JustStored(version) => issue(version),
-            Origin::Late | Origin::NotStored | Origin::Stored { is_renewable: false, .. } => None,
+            Origin::Late | Origin::NotStored | Origin::Stored { .. } => None,
         }
     }
 

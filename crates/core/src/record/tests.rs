@@ -47,7 +47,7 @@ fn rotation(grace: u64) -> Change {
 
 /// What the filter does with a token of `version`.
 fn accepts(session: &Session, version: u32, now: UnixSeconds) -> bool {
-    session.standing(Version::new(version), now).is_open()
+    session.standing(Version::new(version), Seconds::new(3600), now).is_open()
 }
 
 #[test]
@@ -153,7 +153,9 @@ fn merging_is_for_young_anonymous_sessions() {
     let after = |seconds| NOW.plus(Seconds::new(seconds));
     assert!(anonymous.may_merge(Seconds::new(5), after(5)));
     assert!(!anonymous.may_merge(Seconds::new(5), after(6)));
-    assert!(anonymous.may_merge(Seconds::new(0), UnixSeconds::new(0)), "another machine's clock is behind");
+    let before = |seconds| UnixSeconds::new(NOW.get() - seconds);
+    assert!(anonymous.may_merge(Seconds::new(0), before(60)), "another machine's clock is behind");
+    assert!(!anonymous.may_merge(Seconds::new(0), before(61)), "the clock was set back");
     assert!(!created(json!({"user": "alice"})).may_merge(Seconds::new(5), NOW));
 }
 

@@ -109,7 +109,8 @@ impl Visit {
             panic!("a cached session needs no callout");
         };
         exchange.effects();
-        let step = exchange.response(&self.response, || panic!("the time does not matter to this response"));
+        let step =
+            exchange.response(&self.response, &self.slot, || panic!("the time does not matter to this response"));
         (edits, step)
     }
 }

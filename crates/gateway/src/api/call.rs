@@ -11,7 +11,7 @@ use session_core::time::Seconds;
 
 use super::fields::Fields;
 use super::problem::Refusal;
-use crate::sessions::{DEFAULT_ROTATION_GRACE, Precondition};
+use crate::sessions::{DEFAULT_ROTATION_GRACE, Precondition, Presented};
 
 const DEFAULT_IDLE: Seconds = Seconds::new(1800);
 const DEFAULT_ABSOLUTE: Seconds = Seconds::new(43_200);
@@ -94,7 +94,7 @@ pub(super) enum SessionCall {
     Read { touch: Option<Seconds> },
     Create(Create),
     Change(Patch),
-    Destroy { precondition: Precondition },
+    Destroy { precondition: Precondition, presented: Option<Presented> },
 }
 
 /// A `PUT` before its body is there.
@@ -162,7 +162,10 @@ impl SessionCall {
             Method::PATCH => Self::read_change(&fields, query),
             Method::DELETE => {
                 no_flag(query)?;
-                Ok(Self::Destroy { precondition: fields.precondition()? })
+                let seen = fields.version(names::SEEN_VERSION)?;
+                let grace = fields.seconds(names::ROTATION_GRACE)?.unwrap_or(DEFAULT_ROTATION_GRACE);
+                let presented = seen.map(|version| Presented { version, grace });
+                Ok(Self::Destroy { precondition: fields.precondition()?, presented })
             }
             _ => Err(Refusal::MethodNotAllowed { allow: SESSION_METHODS }),
         }

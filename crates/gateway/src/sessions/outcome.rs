@@ -3,7 +3,7 @@
 use session_core::id::SessionId;
 use session_core::record::{ChangeError, DecodeError, Session};
 use session_core::subject::TooManySessions;
-use session_core::time::UnixSeconds;
+use session_core::time::{Seconds, UnixSeconds};
 use session_core::version::Version;
 
 use crate::store::StoreError;
@@ -43,6 +43,15 @@ pub enum Precondition {
     None,
     /// One of these.
     Versions(Vec<Version>),
+}
+
+/// The token that a session is ended with: the meaning of `session-seen-version` on `DELETE`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presented {
+    /// The token's version.
+    pub version: Version,
+    /// How long a grace may be.
+    pub grace: Seconds,
 }
 
 impl Precondition {

@@ -16,6 +16,8 @@ over_both_stores!(
     patches,
     rotation,
     changes_with_a_token,
+    a_session_is_ended_only_with_a_token_that_opens_it,
+    a_session_that_was_logged_out_is_not_merged_into,
     logins,
     preconditions,
     touching,
@@ -281,4 +283,28 @@ async fn expiry(gateway: &Gateway) {
         super::support::eventually("expiry", async || gateway.get(&id).await.status == 404).await;
         gateway.patch(&id, "{}").await.expect(StatusCode::NOT_FOUND);
     }
+}
+
+/// A logout that is late must not end the login that has replaced its token.
+async fn a_session_is_ended_only_with_a_token_that_opens_it(gateway: &Gateway) {
+    let with = |version: &'static str| [("session-seen-version", version)];
+    let id = fresh_id();
+    gateway.session("DELETE", &id, &with("1"), "").await.expect(StatusCode::NOT_FOUND);
+    gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+    gateway.patch(&id, r#"{"user":"alice"}"#).await.expect(StatusCode::OK);
+    gateway.session("DELETE", &id, &with("1"), "").await.expect(StatusCode::PRECONDITION_FAILED);
+    gateway.get(&id).await.expect(StatusCode::OK);
+    // One that a rotation spares is still good for it.
+    gateway.session("PATCH", &format!("{id}?rotate"), &[], "").await.expect(StatusCode::OK);
+    gateway.session("DELETE", &id, &with("2"), "").await.expect(StatusCode::NO_CONTENT);
+    gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
+    gateway.session("DELETE", &id, &with("2"), "").await.expect(StatusCode::NOT_FOUND);
+    gateway.session("DELETE", &id, &[], "").await.expect(StatusCode::NO_CONTENT);
+}
+
+async fn a_session_that_was_logged_out_is_not_merged_into(gateway: &Gateway) {
+    let id = gateway.logged_in("alice").await;
+    gateway.patch(&id, r#"{"user":null}"#).await.expect(StatusCode::OK);
+    let merge = [JSON, ("session-merge-within", "3600")];
+    gateway.session("PUT", &id, &merge, "{}").await.expect(StatusCode::CONFLICT);
 }

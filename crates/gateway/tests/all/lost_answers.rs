@@ -178,11 +178,13 @@ async fn a_creation_recognises_itself() {
 #[tokio::test]
 async fn an_end_is_an_end() {
     let Setup { proxy, gateway, direct, _memcached } = setup().await;
-    for fault in [Fault::AnswerLost, Fault::RequestLost] {
+    let token: &[_] = &[("session-seen-version", "1")];
+    let faults = [Fault::AnswerLost, Fault::RequestLost, Fault::AnswerLost, Fault::RequestLost];
+    for (fault, token) in faults.into_iter().zip([&[], &[], token, token]) {
         let id = fresh_id();
         gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
         proxy.next_write(fault);
-        gateway.session("DELETE", &id, &[], "").await.expect(StatusCode::NO_CONTENT);
+        gateway.session("DELETE", &id, token, "").await.expect(StatusCode::NO_CONTENT);
         direct.get(&id).await.expect(StatusCode::NOT_FOUND);
         direct.put(&id, "{}").await.expect(StatusCode::CONFLICT);
     }

@@ -46,7 +46,7 @@ fn eager_holds_the_response_until_the_session_is_stored() {
     let Step::Forward { callout: Some(create), .. } = world.request(&mut exchange, &[]) else {
         panic!("forwarded, with a callout");
     };
-    assert_eq!(exchange.response(&Vec::new(), || world.now()), Step::Wait);
+    assert_eq!(exchange.response(&Vec::new(), &world.slots, || world.now()), Step::Wait);
     assert!(exchange.holds_response());
     let Step::Deliver(edits) = world.answer(&mut exchange, &create) else { panic!("delivered") };
     assert!(edits.iter().any(|edit| matches!(edit, Edit::Add("set-cookie", _))));
@@ -139,11 +139,13 @@ fn an_anonymous_token_keeps_its_age() {
     assert_eq!(world.visit(&first.cookie().expect("issued"), &[]).cookie(), None);
 
     world.config = super::world::config(json!({"secrets": [new, old], "cookie": cookie, "timeouts": timeouts}));
-    let signed_anew = world.visit(&first.cookie().expect("issued"), &[]).cookie().expect("replaced");
+    // It ends by its age before its secret may go, and a late answer that signs it anew could undo a login.
+    let token = first.cookie().expect("issued");
+    assert_eq!(world.visit(&token, &[]).cookie(), None);
     world.now += 1799;
-    assert_eq!(world.visit(&signed_anew, &[]).upstream("x-session-id"), first.upstream("x-session-id"));
+    assert_eq!(world.visit(&token, &[]).upstream("x-session-id"), first.upstream("x-session-id"));
     world.now += 1;
-    assert_eq!(world.visit(&signed_anew, &[]).upstream("x-session-state"), "new");
+    assert_eq!(world.visit(&token, &[]).upstream("x-session-state"), "new");
 }
 
 #[test]

@@ -89,7 +89,11 @@ fn answers_without_marker_or_id_say_nothing_about_the_session() {
         let mut exchange = Exchange::new(world.config.clone());
         let step = world.request(&mut exchange, &headers(&[("cookie", &cookie)]));
         assert!(matches!(step, Step::LookUp { .. }));
-        let step = exchange.answer(Answer::Received { headers: &borrowed(&headers(&answer)), body }, world.now());
+        let step = exchange.answer(
+            Answer::Received { headers: &borrowed(&headers(&answer)), body },
+            &world.slots,
+            world.now(),
+        );
         let Step::Reply(reply) = step else { panic!("{answer:?} {step:?}") };
         assert_eq!(reply.status, 503, "{answer:?}");
     }
@@ -99,7 +103,10 @@ fn answers_without_marker_or_id_say_nothing_about_the_session() {
 fn a_local_reply_of_another_filter_passes() {
     let world = World::new(json!({}));
     let mut exchange = Exchange::new(world.config.clone());
-    assert_eq!(exchange.response(&headers(&[("set-cookie", "a=1")]), || world.now()), Step::Deliver(Vec::new()));
+    assert_eq!(
+        exchange.response(&headers(&[("set-cookie", "a=1")]), &world.slots, || world.now()),
+        Step::Deliver(Vec::new())
+    );
 }
 
 #[test]
@@ -117,7 +124,7 @@ fn a_late_answer_is_ignored() {
     let mut world = World::new(json!({}));
     let mut exchange = Exchange::new(world.config.clone());
     world.run(&mut exchange, Vec::new(), &[]);
-    assert_eq!(exchange.answer(Answer::NotSent, world.now()), Step::Wait);
+    assert_eq!(exchange.answer(Answer::NotSent, &world.slots, world.now()), Step::Wait);
 }
 
 /// Any header list: names that mean something to us, and values of any bytes.
@@ -238,13 +245,13 @@ proptest! {
                 step = match (callout, foreign) {
                     (Some(callout), _) if is_look_up && !looks_up => world.answer(&mut exchange, &callout),
                     (Some(_), Some((headers, body))) => {
-                        exchange.answer(Answer::Received { headers: &borrowed(headers), body }, world.now())
+                        exchange.answer(Answer::Received { headers: &borrowed(headers), body }, &world.slots, world.now())
                     }
-                    (Some(_), None) => exchange.answer(Answer::NotSent, world.now()),
+                    (Some(_), None) => exchange.answer(Answer::NotSent, &world.slots, world.now()),
                     (None, _) => Step::Wait,
                 };
                 if is_forward {
-                    step = exchange.response(&headers(&response), || world.now());
+                    step = exchange.response(&headers(&response), &world.slots, || world.now());
                 }
             }
         };
@@ -270,10 +277,10 @@ proptest! {
                                 world.request(&mut exchange, &headers)
                 }
                 Event::Answer(headers, body) => {
-                    exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, world.now())
+                    exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, &world.slots, world.now())
                 }
-                Event::NotSent => exchange.answer(Answer::NotSent, world.now()),
-                Event::Response(headers) => exchange.response(&headers, || world.now()),
+                Event::NotSent => exchange.answer(Answer::NotSent, &world.slots, world.now()),
+                Event::Response(headers) => exchange.response(&headers, &world.slots, || world.now()),
             };
             let edits = match step {
                 Step::Forward { edits, .. } => edits

@@ -5,6 +5,7 @@ mod cached;
 mod cookies;
 mod failures;
 mod hostile;
+mod late;
 mod rotation;
 mod world;
 mod writes;

@@ -110,7 +110,7 @@ impl UnderWay {
     fn end(mut self, world: &mut World, response: &[(&str, &str)]) -> Step {
         let now = world.now();
         let response = super::world::headers(response);
-        let Step::Call(callout) = self.exchange.response(&response, || now) else { panic!("committed") };
+        let Step::Call(callout) = self.exchange.response(&response, &world.slots, || now) else { panic!("committed") };
         world.answer(&mut self.exchange, &callout)
     }
 }

@@ -209,7 +209,7 @@ impl World {
                     seen.upstream = Some(request.clone());
                     let in_the_meantime = callout.map(|callout| self.answer(exchange, &callout));
                     assert!(matches!(in_the_meantime, None | Some(Step::Wait)));
-                    exchange.response(&response, || self.now())
+                    exchange.response(&response, &self.slots, || self.now())
                 }
                 Step::Deliver(edits) => {
                     apply(&mut response, edits);
@@ -236,10 +236,15 @@ impl World {
         exchange.request(&request, &self.slots)
     }
 
+    /// Carries out the effects of an exchange, whatever they count.
+    pub(super) fn carry_out(&mut self, exchange: &mut Exchange) {
+        self.take_effects(exchange, &mut Seen::default());
+    }
+
     fn take_effects(&mut self, exchange: &mut Exchange, seen: &mut Seen) {
         let effects = exchange.effects();
         seen.counts.extend(effects.counts.iter());
-        if let Some(write) = &effects.cache {
+        for write in effects.cache.iter().chain(&effects.replaced) {
             let existing = self.slots.0.get(&write.slot);
             if existing.is_none_or(|existing| cache::replaces(existing, &write.value)) {
                 self.slots.0.insert(write.slot, write.value.clone());
@@ -251,7 +256,7 @@ impl World {
 
     pub(super) fn answer(&mut self, exchange: &mut Exchange, callout: &Callout) -> Step {
         let (headers, body) = match self.gateway {
-            Gateway::Unreachable => return exchange.answer(Answer::NotSent, self.now()),
+            Gateway::Unreachable => return exchange.answer(Answer::NotSent, &self.slots, self.now()),
             Gateway::Down => (headers(&[(":status", "503")]), b"upstream connect error".to_vec()),
             Gateway::StoreDown => (headers(&[(":status", "503"), (api::MARKER, "1")]), Vec::new()),
             Gateway::Up => {
@@ -260,12 +265,22 @@ impl World {
                 (headers, body)
             }
         };
-        exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, self.now())
+        exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, &self.slots, self.now())
     }
 
     /// Ends a session as another client's logout would.
     pub(super) fn destroy(&mut self, id: &str) {
         self.store.insert(id.to_owned(), (Stored::Tombstone(Tombstone { ended: self.now() }), self.now + 60));
+    }
+
+    /// What the store has of a session.
+    pub(super) fn stored(&self, id: &str) -> (Stored, u64) {
+        self.store.get(id).cloned().expect("stored")
+    }
+
+    /// Puts back what the store had of a session before.
+    pub(super) fn restore(&mut self, id: &str, stored: (Stored, u64)) {
+        self.store.insert(id.to_owned(), stored);
     }
 
     /// Loses a session, as memcached does when it needs the room.
@@ -328,7 +343,16 @@ impl World {
                 assert_eq!(header("content-type"), Some(api::MERGE_PATCHES_TYPE));
                 ("200", session.change(change(serde_json::from_slice(&callout.body).unwrap(), grace), write))
             }
-            ("DELETE", _) => {
+            ("DELETE", existing) => {
+                let seen = header(api::SEEN_VERSION).map(|seen| Version::new(seen.parse().unwrap())).expect("sent");
+                let status = match existing {
+                    Some(Stored::Session(session)) if session.standing(seen, grace, now).is_open() => "204",
+                    Some(Stored::Session(_)) => "412",
+                    Some(Stored::Tombstone(_)) | None => "404",
+                };
+                if status != "204" {
+                    return (headers(&[(":status", status), (api::MARKER, "1")]), Vec::new());
+                }
                 self.destroy(&id);
                 return (headers(&[(":status", "204"), (api::MARKER, "1")]), Vec::new());
             }

@@ -161,7 +161,7 @@ fn a_write_never_brings_an_ended_session_back() {
     assert!(matches!(world.answer(&mut exchange, &look_up), Step::Forward { .. }));
     world.destroy(&id);
     let response = super::world::headers(&[("x-session-patch", r#"{"n":2}"#)]);
-    let Step::Call(patch) = exchange.response(&response, || world.now()) else { panic!("committed") };
+    let Step::Call(patch) = exchange.response(&response, &world.slots, || world.now()) else { panic!("committed") };
     let Step::Reply(reply) = world.answer(&mut exchange, &patch) else { panic!("refused") };
     assert_eq!(reply.status, 503);
     assert_eq!(world.visit(&cookie, &[]).upstream("x-session-state"), "expired");
