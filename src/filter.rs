@@ -1,6 +1,7 @@
 //! The VM: which callback concerns which configuration and which stream.
 
 use session_abi::Verdict;
+use session_abi::hostcalls::Side;
 use session_core::config::Config;
 use session_core::exchange::{Answer, Exchange, Request, Step};
 
@@ -84,6 +85,18 @@ impl session_abi::Filter for Filter {
         self.event(stream, |exchange, _, now| {
             exchange.response(&host::PassingResponse, &host::SharedSlots, || now.seconds())
         })
+    }
+
+    fn request_trailers(&mut self, stream: u32) {
+        if let Some(Stream { exchange: Some(exchange), .. }) = self.streams.get(&stream) {
+            host::edit_trailers(Side::Request, |trailers| exchange.request_trailers(trailers));
+        }
+    }
+
+    fn response_trailers(&mut self, stream: u32) {
+        if let Some(Stream { exchange: Some(exchange), .. }) = self.streams.get(&stream) {
+            host::edit_trailers(Side::Response, |trailers| exchange.response_trailers(trailers));
+        }
     }
 
     fn http_call_response(&mut self, root: u32, token: u32, headers: usize, body_size: usize) {

@@ -61,6 +61,20 @@ pub(crate) fn apply(side: Side, edits: &[Edit]) {
         Side::Request => Map::Request,
         Side::Response => Map::Response,
     };
+    edit(map, edits);
+}
+
+/// Has the trailers that are passing changed.
+pub(crate) fn edit_trailers(side: Side, editor: impl FnOnce(&Headers<'_>) -> Vec<Edit>) {
+    let map = match side {
+        Side::Request => Map::RequestTrailers,
+        Side::Response => Map::ResponseTrailers,
+    };
+    let pairs = hostcalls::headers(map).unwrap_or_default();
+    edit(map, &editor(&pairs.to_vec()));
+}
+
+fn edit(map: Map, edits: &[Edit]) {
     for edit in edits {
         let applied = match edit {
             Edit::Set(name, value) => hostcalls::set_header(map, name, value),

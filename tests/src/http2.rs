@@ -55,8 +55,8 @@ pub async fn rest(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
 }
 
 /// An application on HTTP/2. Its response begins with the request's head, goes on with each piece of the request's
-/// body as it comes, and ends with the request's trailers and `grpc-status: 0`. A request header
-/// `respond-NAME: VALUE` becomes the response header `NAME: VALUE`.
+/// body as it comes, and ends with the request's trailers, a trailer `seen: NAME` for each of them, and `grpc-status: 0`.
+/// A request header or trailer `respond-NAME: VALUE` becomes the response header or trailer `NAME: VALUE`.
 pub struct Echo {
     port: u16,
     /// Dropped with everything that runs in it.
@@ -113,7 +113,12 @@ async fn echo(request: Request<RecvStream>, mut response: SendResponse<Bytes>) -
         body.flow_control().release_capacity(piece.len())?;
         out.send_data(piece, false)?;
     }
-    let mut trailers = body.trailers().await?.unwrap_or_default();
+    let mut trailers = HeaderMap::new();
+    for (name, value) in &body.trailers().await?.unwrap_or_default() {
+        trailers.append("seen", name.as_str().parse().expect("a name is a value, too"));
+        let told = name.as_str().strip_prefix(RESPOND).map(|name| name.parse().expect("the rest of a name is a name"));
+        trailers.append(told.unwrap_or_else(|| name.clone()), value.clone());
+    }
     trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
     out.send_trailers(trailers)
 }

@@ -29,6 +29,10 @@ pub trait Filter: Default {
     fn request_headers(&mut self, stream: u32) -> Verdict;
     /// The headers of a stream's response have come.
     fn response_headers(&mut self, stream: u32) -> Verdict;
+    /// The trailers of a stream's request have come, after it was let go on.
+    fn request_trailers(&mut self, _stream: u32) {}
+    /// The trailers of a stream's response have come, after it was let go on.
+    fn response_trailers(&mut self, _stream: u32) {}
     /// A callout has been answered. It was made by the root or one of its streams; `headers` is 0 if it failed.
     fn http_call_response(&mut self, root: u32, token: u32, headers: usize, body_size: usize);
     /// A context is over.
@@ -94,6 +98,18 @@ macro_rules! export {
         #[unsafe(no_mangle)]
         extern "C" fn proxy_on_response_headers(stream: u32, _headers: usize, _is_end: u32) -> u32 {
             enter($crate::Verdict::Hold, |filter| $crate::Filter::response_headers(filter, stream)) as u32
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_request_trailers(stream: u32, _trailers: usize) -> u32 {
+            enter((), |filter| $crate::Filter::request_trailers(filter, stream));
+            $crate::Verdict::Continue as u32
+        }
+
+        #[unsafe(no_mangle)]
+        extern "C" fn proxy_on_response_trailers(stream: u32, _trailers: usize) -> u32 {
+            enter((), |filter| $crate::Filter::response_trailers(filter, stream));
+            $crate::Verdict::Continue as u32
         }
 
         #[unsafe(no_mangle)]

@@ -42,8 +42,12 @@ fn done(status: u32) -> Result<()> {
 pub enum Map {
     /// Those of the request.
     Request = 0,
+    /// The trailers of the request, in their callback.
+    RequestTrailers = 1,
     /// Those of the response.
     Response = 2,
+    /// The trailers of the response, in their callback.
+    ResponseTrailers = 3,
     /// Those of a callout's answer, in its callback.
     CallResponse = 6,
 }

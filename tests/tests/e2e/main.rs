@@ -31,6 +31,7 @@ mod secrets;
 mod timeouts;
 mod tokens;
 mod tomcat;
+mod trailers;
 mod upgrades;
 mod writes;
 mod xds;

@@ -16,6 +16,7 @@ mod response;
 mod session;
 #[cfg(test)]
 mod tests;
+mod trailers;
 
 use core::mem;
 use std::rc::Rc;
