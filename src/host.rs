@@ -105,8 +105,8 @@ pub(crate) fn tick(period: Duration) {
 }
 
 pub(crate) fn reply(reply: &LocalReply) {
-    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    if hostcalls::reply(reply.status, &headers, reply.body.as_bytes()).is_err() {
+    let headers: Vec<_> = reply.headers.iter().map(|(name, value)| (name.as_ref(), value.as_slice())).collect();
+    if hostcalls::reply(reply.status, reply.grpc_status as u8, &headers, reply.body.as_bytes()).is_err() {
         error("a local reply could not be sent");
     }
 }

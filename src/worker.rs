@@ -6,7 +6,7 @@ use std::time::Duration;
 use session_abi::hostcalls::Side;
 use session_core::config::Config;
 use session_core::counter::Counts;
-use session_core::edit::LocalReply;
+use session_core::edit::{GrpcStatus, LocalReply};
 use session_core::exchange::{Answer, Callout, Exchange, LookUp, Step};
 use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
@@ -20,8 +20,12 @@ use crate::metrics::Metrics;
 const GATHER: Duration = Duration::from_secs(1);
 
 /// The answer where the filter itself can't do its work.
-pub(crate) const UNABLE: LocalReply =
-    LocalReply { status: 500, headers: Vec::new(), body: "The session filter is not able to work.\n" };
+pub(crate) const UNABLE: LocalReply = LocalReply {
+    status: 500,
+    grpc_status: GrpcStatus::Internal,
+    headers: Vec::new(),
+    body: "The session filter is not able to work.\n",
+};
 
 pub(crate) struct Worker {
     pub(crate) config: Rc<Config>,

@@ -223,9 +223,8 @@ pub fn http_call(cluster: &str, headers: &[(&str, &str)], body: &[u8], timeout: 
     Ok(token)
 }
 
-/// Answers the client in place of the upstream.
-pub fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
-    const NO_GRPC_STATUS: i32 = -1;
+/// Answers the client in place of the upstream; a gRPC client with the gRPC status.
+pub fn reply(status: u16, grpc_status: u8, headers: &[(&str, &[u8])], body: &[u8]) -> Result<()> {
     let headers = pairs::encode(headers);
     let details = "";
     // SAFETY: the pointers are good for the details, the body and the list.
@@ -238,7 +237,7 @@ pub fn reply(status: u16, headers: &[(&str, &str)], body: &[u8]) -> Result<()> {
             body.len(),
             headers.as_ptr(),
             headers.len(),
-            NO_GRPC_STATUS,
+            grpc_status.into(),
         )
     })
 }

@@ -71,15 +71,15 @@ fn number(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// A list for the host.
-pub(crate) fn encode(pairs: &[(&str, &str)]) -> Vec<u8> {
-    let texts = || pairs.iter().flat_map(|(name, value)| [name, value]);
+pub(crate) fn encode<V: AsRef<[u8]>>(pairs: &[(&str, V)]) -> Vec<u8> {
+    let texts = || pairs.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_ref()]);
     let size = 4 + texts().map(|text| 4 + text.len() + 1).sum::<usize>();
     let mut list = Vec::with_capacity(size);
     let mut write = |length: usize| list.extend(u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
     write(pairs.len());
     texts().for_each(|text| write(text.len()));
     for text in texts() {
-        list.extend(text.as_bytes());
+        list.extend(text);
         list.push(0);
     }
     list

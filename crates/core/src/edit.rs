@@ -41,10 +41,35 @@ pub(crate) fn replace_all(edits: &mut Vec<Edit>, name: &'static str, values: Vec
 pub struct LocalReply {
     /// HTTP status.
     pub status: u16,
+    /// What a gRPC client gets instead of the status.
+    pub grpc_status: GrpcStatus,
     /// Headers; the values are free of CR and LF.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(Cow<'static, str>, Vec<u8>)>,
     /// The body, plain text.
     pub body: &'static str,
+}
+
+/// The gRPC statuses of local replies (<https://grpc.io/docs/guides/status-codes/>). Clients may try again only what is
+/// `Unavailable`, which is also what Envoy makes of a 502 by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GrpcStatus {
+    /// Not with so many sessions.
+    PermissionDenied = 7,
+    /// Something is broken that another try does not repair.
+    Internal = 13,
+    /// Another try may do.
+    Unavailable = 14,
+    /// A login is needed.
+    Unauthenticated = 16,
+}
+
+impl LocalReply {
+    /// The value of the first header of this name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_slice())
+    }
 }
 
 /// The values of all headers of this name.

@@ -3,7 +3,11 @@
 //! Data is always a JSON object, so patches are objects too: any other patch would replace the
 //! data by something that isn't one (RFC 7396 section 2).
 
+mod spoken;
+
 use serde_json::{Map, Value};
+
+pub use spoken::{Spoken, parse_spoken};
 
 /// A session's data, or a patch on it.
 pub type Object = Map<String, Value>;
@@ -32,10 +36,14 @@ pub fn apply(data: &mut Object, patch: Object) {
     }
 }
 
-/// Parses bytes as one JSON object; `None` for anything else.
+/// Parses bytes as one JSON object; `None` for anything else. A lone surrogate, which languages with UTF-16 texts
+/// write for half a character, is read as U+FFFD.
 #[must_use]
 pub fn parse_object(bytes: &[u8]) -> Option<Object> {
-    serde_json::from_slice(bytes).ok()
+    serde_json::from_slice(bytes).ok().or_else(|| {
+        let whole = spoken::without_lone_surrogates(bytes)?;
+        serde_json::from_slice(&whole).ok()
+    })
 }
 
 #[cfg(test)]

@@ -148,6 +148,8 @@ pub enum ChangeError {
     TokenEnded,
     /// The subject is longer than [`MAX_SUBJECT_BYTES`].
     SubjectTooLong,
+    /// The subject is something that others may write differently, or that stands for more than one text.
+    SubjectAmbiguous(&'static str),
     /// The stored data can't be read, so there is nothing to merge into.
     Stored(DecodeError),
 }
@@ -336,11 +338,25 @@ impl Session {
     }
 }
 
-/// Who is logged in: a non-empty string or a number under `key`. Anything else is nobody.
+/// Who is logged in: a non-empty string or a whole number under `key`, digit by digit. Anything else is nobody.
+///
+/// `1` and `1.0` are one number, and must not be two subjects; `a\ud83d` and `a\ud83e` are two texts, and must not be one.
 fn subject_of(data: &Object, key: &str) -> Result<Option<String>, ChangeError> {
     let subject = match data.get(key) {
+        Some(Value::String(name)) if name.contains(char::REPLACEMENT_CHARACTER) => {
+            return Err(ChangeError::SubjectAmbiguous("has U+FFFD, which stands for what could not be read"));
+        }
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
-        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Number(number)) => {
+            let number = number.to_string();
+            let is_whole = number.strip_prefix('-').unwrap_or(&number).bytes().all(|byte| byte.is_ascii_digit());
+            if !is_whole || number == "-0" {
+                return Err(ChangeError::SubjectAmbiguous(
+                    "is a number with a fraction, an exponent or the value -0: write it as a string",
+                ));
+            }
+            number
+        }
         _ => return Ok(None),
     };
     if subject.len() > MAX_SUBJECT_BYTES {
@@ -379,6 +395,7 @@ impl fmt::Display for ChangeError {
             }
             Self::TokenEnded => f.write_str("a rotation has ended the token that the change is made with"),
             Self::SubjectTooLong => write!(f, "the subject is longer than {MAX_SUBJECT_BYTES} bytes"),
+            Self::SubjectAmbiguous(reason) => write!(f, "the subject {reason}"),
             Self::Stored(error) => error.fmt(f),
         }
     }

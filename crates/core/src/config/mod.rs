@@ -5,6 +5,7 @@
 //! describes every key.
 
 mod duration;
+mod hosts;
 mod protobuf_struct;
 mod raw;
 mod rules;

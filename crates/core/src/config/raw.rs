@@ -121,7 +121,7 @@ pub(super) struct Upstream {
 
 impl Default for Upstream {
     fn default() -> Self {
-        Self { expose: BTreeMap::new(), cookie: None, auth_time: false, max_data_bytes: 8192 }
+        Self { expose: BTreeMap::new(), cookie: None, auth_time: false, max_data_bytes: 4096 }
     }
 }
 
@@ -145,6 +145,7 @@ impl Default for Cache {
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
     pub(super) path_prefix: String,
+    pub(super) hosts: Option<Vec<String>>,
     pub(super) session: Session,
     pub(super) redirect: Option<String>,
     pub(super) max_age: Option<Millis>,

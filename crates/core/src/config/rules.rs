@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::hosts::{self, Hosts};
 use super::sections::seconds;
 use super::{ConfigError, error, raw};
 use crate::path;
@@ -34,13 +35,20 @@ pub struct Login {
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// By the length of their prefixes, the longest first.
-    rules: Vec<(Vec<u8>, Access)>,
+    rules: Vec<Rule>,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    prefix: Vec<u8>,
+    hosts: Hosts,
+    access: Access,
 }
 
 impl Rules {
     pub(super) fn new(raw: Vec<raw::Rule>) -> Result<Self, ConfigError> {
-        let mut rules: Vec<(Vec<u8>, Access)> = Vec::with_capacity(raw.len());
-        for (index, rule) in raw.into_iter().enumerate() {
+        let mut rules: Vec<Rule> = Vec::with_capacity(raw.len());
+        for (index, mut rule) in raw.into_iter().enumerate() {
             let key = |name: &str| format!("rules[{index}].{name}");
             let prefix = rule.path_prefix.as_bytes();
             let is_path = prefix.starts_with(b"/") && prefix.iter().all(u8::is_ascii_graphic);
@@ -51,12 +59,13 @@ impl Rules {
                 ));
             }
             let Some(prefix) = path::readings(prefix).pop() else { continue };
-            if rules.iter().any(|(other, _)| *other == prefix) {
-                return Err(error(key("path_prefix"), "is another spelling of a prefix before it"));
+            let hosts = Hosts::new(&key("hosts"), rule.hosts.take())?;
+            if rules.iter().any(|other| other.prefix == prefix && other.hosts.clashes(&hosts)) {
+                return Err(error(key("path_prefix"), "is another spelling of a prefix before it, for the same hosts"));
             }
-            rules.push((prefix, Access::new(rule, key)?));
+            rules.push(Rule { prefix, hosts, access: Access::new(rule, key)? });
         }
-        rules.sort_by_key(|(prefix, _)| core::cmp::Reverse(prefix.len()));
+        rules.sort_by_key(|rule| core::cmp::Reverse(rule.prefix.len()));
         let rules = Self { rules };
         rules.check_redirects()?;
         Ok(rules)
@@ -64,26 +73,34 @@ impl Rules {
 
     /// A login page that needs a login would send browsers round in circles.
     fn check_redirects(&self) -> Result<(), ConfigError> {
-        let is_circular = |access: &Access| match access.login().and_then(|login| login.redirect.as_deref()) {
-            Some(target) => target.starts_with('/') && self.access(target.as_bytes()).login().is_some(),
+        let hosts: Vec<Vec<u8>> =
+            self.rules.iter().flat_map(|rule| rule.hosts.examples()).chain([Vec::new()]).collect();
+        let is_circular = |rule: &Rule| match rule.access.login().and_then(|login| login.redirect.as_deref()) {
+            Some(target) => {
+                let mut hosts = hosts.iter().filter(|host| rule.hosts.rank(host).is_some());
+                target.starts_with('/') && hosts.any(|host| self.access(host, target.as_bytes()).login().is_some())
+            }
             None => false,
         };
-        if self.rules.iter().any(|(_, access)| is_circular(access)) {
+        if self.rules.iter().any(is_circular) {
             return Err(error("rules", "a redirect leads to a path that is itself session: \"required\""));
         }
         Ok(())
     }
 
-    /// What a request's `:path` gets: the rule with the longest prefix of it. Where upstreams may read the path
-    /// differently, all that any of the readings demands.
+    /// What a request's `:path` gets: the rule with the longest prefix of it, of several the one that names the host of its
+    /// `:authority` most exactly. Where upstreams may read the path differently, all that any of the readings demands.
     #[must_use]
-    pub fn access(&self, path: &[u8]) -> Access {
+    pub fn access(&self, authority: &[u8], path: &[u8]) -> Access {
         if self.rules.is_empty() {
             return Access::OPTIONAL;
         }
+        let host = hosts::of_authority(authority);
         let of_reading = |path: Vec<u8>| {
-            let rule = self.rules.iter().find(|(prefix, _)| is_below(&path, prefix));
-            rule.map_or(Access::OPTIONAL, |(_, access)| access.clone())
+            let fitting = self.rules.iter().filter(|rule| is_below(&path, &rule.prefix));
+            let ranked = fitting.filter_map(|rule| Some((rule.prefix.len(), rule.hosts.rank(&host)?, rule)));
+            let best = ranked.max_by_key(|(length, rank, _)| (*length, *rank));
+            best.map_or(Access::OPTIONAL, |(.., rule)| rule.access.clone())
         };
         path::readings(path).into_iter().map(of_reading).reduce(Access::and).unwrap_or(Access::OPTIONAL)
     }
@@ -197,9 +214,71 @@ mod tests {
             ("/apix", &Access::OPTIONAL),
         ];
         for (path, access) in rows {
-            assert_eq!(rules.access(path.as_bytes()), **access, "{path}");
+            assert_eq!(rules.access(b"e2e.test", path.as_bytes()), **access, "{path}");
         }
-        assert_eq!(Rules::default().access(b"/"), Access::OPTIONAL);
+        assert_eq!(Rules::default().access(b"", b"/"), Access::OPTIONAL);
+    }
+
+    #[test]
+    fn a_rule_may_be_for_some_hosts() {
+        let rule = |prefix: &str, hosts: &[&str], session| raw::Rule {
+            path_prefix: prefix.to_owned(),
+            hosts: (!hosts.is_empty()).then(|| hosts.iter().map(|host| (*host).to_owned()).collect()),
+            session,
+            ..raw::Rule::default()
+        };
+        let strict = Access::Session { is_strict: true, login: None };
+        let required = Access::Session { is_strict: false, login: Some(Rc::default()) };
+        let list = || {
+            vec![
+                rule("/a/", &[], raw::Session::Off),
+                rule("/a/", &["*.example.com"], raw::Session::Strict),
+                rule("/a/", &["admin.example.com", "[::1]"], raw::Session::Required),
+                rule("/", &["intra.example.org"], raw::Session::Required),
+            ]
+        };
+        let rows: &[(&str, &str, &Access)] = &[
+            ("other.org", "/a/x", &Access::Off),
+            ("example.com", "/a/x", &Access::Off),
+            ("www.example.com", "/a/x", &strict),
+            ("admin.example.com", "/a/x", &required),
+            ("ADMIN.example.com.:8443", "/%61/x", &required),
+            ("[::1]:8080", "/a/x", &required),
+            ("intra.example.org", "/b", &required),
+            // The longest prefix goes before the host.
+            ("intra.example.org", "/a/x", &Access::Off),
+            ("admin.example.com", "/b", &Access::OPTIONAL),
+            ("", "/a/x", &Access::Off),
+        ];
+        let mut reversed = list();
+        reversed.reverse();
+        for list in [list(), reversed] {
+            let rules = Rules::new(list).unwrap();
+            for (host, path, access) in rows {
+                assert_eq!(rules.access(host.as_bytes(), path.as_bytes()), **access, "{host} {path}");
+            }
+        }
+        let twice =
+            [rule("/a/", &["a.org", "b.org"], raw::Session::Off), rule("/A/", &["B.org"], raw::Session::Strict)];
+        assert_eq!(Rules::new(twice.into()).unwrap_err().key, "rules[1].path_prefix");
+    }
+
+    #[test]
+    fn a_login_page_must_not_need_a_login_on_its_host() {
+        let rule = |prefix: &str, host: &str, redirect: Option<&str>| raw::Rule {
+            path_prefix: prefix.to_owned(),
+            hosts: (!host.is_empty()).then(|| vec![host.to_owned()]),
+            session: raw::Session::Required,
+            redirect: redirect.map(str::to_owned),
+            ..raw::Rule::default()
+        };
+        for (first, second, is_circular) in
+            [("a.org", "a.org", true), ("*.org", "a.org", true), ("a.org", "b.org", false)]
+        {
+            let rules = vec![rule("/x/", first, Some("/login/")), rule("/login/", second, None)];
+            assert_eq!(Rules::new(rules).is_err(), is_circular, "{first} {second}");
+        }
+        assert!(Rules::new(vec![rule("/x/", "", Some("/login/")), rule("/login/", "a.org", None)]).is_err());
     }
 
     #[test]
@@ -219,7 +298,7 @@ mod tests {
         };
         let rules =
             Rules::new(vec![rule("/a/", None, true), rule("/a/b/", Some(300), false), rule("/a/c/", Some(60), false)]);
-        let access = rules.unwrap().access(b"/a/x/..;/b/..;/c/x");
+        let access = rules.unwrap().access(b"", b"/a/x/..;/b/..;/c/x");
         let login = Login { redirect: None, max_age: Some(Seconds::new(60)) };
         assert_eq!(access, Access::Session { is_strict: true, login: Some(Rc::new(login)) });
     }

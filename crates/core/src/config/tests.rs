@@ -51,11 +51,11 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.on_write_failure, OnWriteFailure::Fail);
     assert_eq!(config.subject_key, "user");
     assert_eq!(config.upstream.cookie, None);
-    assert_eq!(config.upstream.max_data_bytes, 8192);
+    assert_eq!(config.upstream.max_data_bytes, 4096);
     assert_eq!((config.cache.ttl, config.cache.stale_if_error), (Seconds::new(5), Seconds::new(60)));
     assert_eq!(config.cache.slots, 65_536);
     assert!(config.bind.is_empty());
-    assert_eq!(config.rules.access(b"/"), Access::OPTIONAL);
+    assert_eq!(config.rules.access(b"", b"/"), Access::OPTIONAL);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn every_key_is_read() {
     assert_eq!(config.cache.slots, 16);
     assert_eq!(config.bind[2], ["request", "headers", "x-device"]);
     let login = Login { redirect: Some("/login".into()), max_age: Some(Seconds::new(300)) };
-    assert_eq!(config.rules.access(b"/account/x"), Access::Session { is_strict: true, login: Some(login.into()) });
+    assert_eq!(config.rules.access(b"", b"/account/x"), Access::Session { is_strict: true, login: Some(login.into()) });
     assert_eq!(config.upstream.expose, [("user".to_owned(), "x-user".to_owned())]);
 }
 

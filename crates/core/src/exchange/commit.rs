@@ -1,5 +1,7 @@
 //! From the upstream to the client: what the response asked for is committed before it goes out.
 
+use std::borrow::Cow;
+
 use super::admission::{Admission, admit};
 use super::callout::{Callout, Outcome};
 use super::response::Held;
@@ -8,7 +10,7 @@ use super::{Exchange, Phase, Step};
 use crate::cache::{SlotWrite, Slots, is_replaced};
 use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
-use crate::edit::LocalReply;
+use crate::edit::{GrpcStatus, LocalReply};
 use crate::id::SessionId;
 use crate::rotation::Standing;
 use crate::time::UnixSeconds;
@@ -109,7 +111,7 @@ impl Exchange {
         }
         if matches!(session.origin, Origin::NotStored) && self.config.on_store_failure == OnStoreFailure::Deny {
             self.effects.counts.add(Counter::RequestDenied);
-            return Step::Reply(WriteFailure::Unavailable.reply(None));
+            return Step::Reply(held.replace_by(WriteFailure::Unavailable.reply(None)));
         }
         if let Some(verified) = session.renewable(&self.config, now) {
             let callout = Callout::look_up(&self.config, session.id, verified.token.version);
@@ -278,7 +280,7 @@ impl Exchange {
             CreatePolicy::OnWrite | CreatePolicy::Eager => self.change_cookie(session, CookieChange::Clear),
         };
         match self.config.on_write_failure {
-            OnWriteFailure::Fail => Step::Reply(WriteFailure::Refused.reply(Some(cookie))),
+            OnWriteFailure::Fail => Step::Reply(held.replace_by(WriteFailure::Refused.reply(Some(cookie)))),
             OnWriteFailure::Deliver => Step::Deliver(held.into_edits(Some(cookie), Some(WriteFailure::Refused.code()))),
         }
     }
@@ -292,7 +294,7 @@ impl Exchange {
         now: UnixSeconds,
     ) -> Step {
         match self.config.on_write_failure {
-            OnWriteFailure::Fail => Step::Reply(failure.reply(None)),
+            OnWriteFailure::Fail => Step::Reply(held.replace_by(failure.reply(None))),
             OnWriteFailure::Deliver => {
                 // The user asked to be logged out: the cookie goes even if the store could not be told.
                 let cookie = if held.instructions.destroy {
@@ -362,6 +364,15 @@ impl WriteFailure {
         }
     }
 
+    /// Only what another try could help may look to a gRPC client as if it did.
+    const fn grpc_status(self) -> GrpcStatus {
+        match self {
+            Self::Unavailable | Self::Ended | Self::Refused => GrpcStatus::Unavailable,
+            Self::Invalid | Self::TooLarge => GrpcStatus::Internal,
+            Self::TooMany => GrpcStatus::PermissionDenied,
+        }
+    }
+
     /// The client's answer in place of the response. Who is to blame decides the status: the upstream for what
     /// can't be saved (502), nobody it could complain to for the rest (503, worth another try).
     pub(super) fn reply(self, set_cookie: Option<String>) -> LocalReply {
@@ -373,15 +384,16 @@ impl WriteFailure {
             Self::Refused => (503, "The session could not be stored. Try again.\n"),
             Self::TooMany => (403, "There are too many sessions of this user. Log out elsewhere first.\n"),
         };
+        let header = |name: &'static str, value: &str| (Cow::Borrowed(name), value.as_bytes().to_vec());
         let mut headers = vec![
-            ("content-type", "text/plain; charset=utf-8".to_owned()),
-            ("cache-control", "no-store".to_owned()),
-            (ERROR, self.code().to_owned()),
+            header("content-type", "text/plain; charset=utf-8"),
+            header("cache-control", "no-store"),
+            header(ERROR, self.code()),
         ];
         if status == 503 {
-            headers.push(("retry-after", "1".to_owned()));
+            headers.push(header("retry-after", "1"));
         }
-        headers.extend(set_cookie.map(|value| ("set-cookie", value)));
-        LocalReply { status, headers, body }
+        headers.extend(set_cookie.map(|value| header("set-cookie", &value)));
+        LocalReply { status, grpc_status: self.grpc_status(), headers, body }
     }
 }

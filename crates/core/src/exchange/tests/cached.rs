@@ -37,7 +37,7 @@ fn a_copy_saves_the_call_for_its_time_to_live() {
 fn what_a_copy_says_is_what_the_gateway_said() {
     let changes = json!({"upstream": {"expose": {"user": "x-user"}, "max_data_bytes": 30}});
     let (mut world, cookie) = cached(&changes);
-    let patch = r#"{"user":"Zoë","more":"than fits into the header"}"#;
+    let patch = r#"{"user":"Zo\u00eb","more":"than fits into the header"}"#;
     let cookie = write(&mut world, &cookie, patch);
     world.slots.0.clear();
     let asked = world.visit(&cookie, &[]);

@@ -296,7 +296,7 @@ proptest! {
                     .filter(|edit| !matches!(edit, Edit::Add("set-cookie", value) if !value.starts_with(b"sid=")))
                     .collect(),
                 Step::Reply(reply) => {
-                    reply.headers.into_iter().map(|(name, value)| Edit::Add(name, value.into_bytes())).collect()
+                    reply.headers.into_iter().map(|(name, value)| Edit::Set(name, value)).collect()
                 }
                 Step::Call(_) | Step::LookUp { .. } | Step::Wait => Vec::new(),
             };

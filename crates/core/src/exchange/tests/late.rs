@@ -56,7 +56,7 @@ impl UnderWay {
                 Step::Reply(reply) => {
                     world.carry_out(&mut self.0);
                     let lines = reply.headers.into_iter().filter(|(name, _)| *name == "set-cookie");
-                    return (reply.status, lines.map(|(_, line)| line).next_back());
+                    return (reply.status, lines.map(|(_, line)| String::from_utf8(line).unwrap()).next_back());
                 }
                 other => panic!("{other:?}"),
             };

@@ -6,6 +6,7 @@ mod cookies;
 mod failures;
 mod hostile;
 mod late;
+mod manners;
 mod rotation;
 mod world;
 mod writes;

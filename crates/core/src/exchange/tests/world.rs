@@ -107,6 +107,14 @@ pub(super) fn headers(list: &[(&str, &str)]) -> HeaderList {
     list.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
 }
 
+fn status_of(error: ChangeError) -> &'static str {
+    match error {
+        ChangeError::TokenEnded => "412",
+        ChangeError::SubjectAmbiguous(_) => "400",
+        _ => "413",
+    }
+}
+
 fn apply(headers: &mut HeaderList, edits: Vec<Edit>) {
     for edit in edits {
         match edit {
@@ -192,10 +200,20 @@ impl World {
     }
 
     /// Runs an exchange to its end.
-    pub(super) fn run(&mut self, exchange: &mut Exchange, mut request: HeaderList, response: &[(&str, &str)]) -> Seen {
+    pub(super) fn run(&mut self, exchange: &mut Exchange, request: HeaderList, response: &[(&str, &str)]) -> Seen {
+        self.run_bytes(exchange, request, headers(response))
+    }
+
+    /// A visit with a cookie, whose response has this patch, byte for byte.
+    pub(super) fn visit_bytes(&mut self, cookie: &str, patch: &[u8]) -> Seen {
+        let mut exchange = Exchange::new(Rc::clone(&self.config));
+        let request = headers(&[(":method", "GET"), (":path", "/"), ("cookie", cookie)]);
+        self.run_bytes(&mut exchange, request, vec![("x-session-patch".to_owned(), patch.to_vec())])
+    }
+
+    fn run_bytes(&mut self, exchange: &mut Exchange, mut request: HeaderList, mut response: HeaderList) -> Seen {
         let mut seen = Seen::default();
         let mut step = self.request(exchange, &request);
-        let mut response = headers(response);
         loop {
             self.take_effects(exchange, &mut seen);
             step = match step {
@@ -217,8 +235,7 @@ impl World {
                     break;
                 }
                 Step::Reply(reply) => {
-                    seen.client =
-                        reply.headers.iter().map(|(n, v)| ((*n).to_owned(), v.clone().into_bytes())).collect();
+                    seen.client = reply.headers.iter().map(|(n, v)| (n.clone().into_owned(), v.clone())).collect();
                     seen.reply = Some(reply);
                     break;
                 }
@@ -361,8 +378,7 @@ impl World {
         let session = match result {
             Ok(session) => session,
             Err(error) => {
-                let status = if error == ChangeError::TokenEnded { "412" } else { "413" };
-                return (headers(&[(":status", status), (api::MARKER, "1")]), Vec::new());
+                return (headers(&[(":status", status_of(error)), (api::MARKER, "1")]), Vec::new());
             }
         };
         let Some(left) = session.lifetime_left(now) else {

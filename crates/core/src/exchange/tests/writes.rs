@@ -170,7 +170,7 @@ fn a_write_never_brings_an_ended_session_back() {
 #[test]
 fn exposed_members_are_headers_that_clients_cannot_set() {
     let mut world = World::new(json!({"upstream": {"expose": {"user": "x-user", "n": "x-count"}}}));
-    let cookie = world.visit("", &[("x-session-patch", r#"{"user":"Zoë","n":3}"#)]).cookie().expect("issued");
+    let cookie = world.visit("", &[("x-session-patch", r#"{"user":"Zo\u00eb","n":3}"#)]).cookie().expect("issued");
     let request = super::world::headers(&[("cookie", &cookie), ("x-user", "evil"), ("x_user", "evil")]);
     let seen = world.visit_with(request, &[]);
     assert_eq!(seen.upstream_all("x-user"), ["Zo%C3%AB"]);
