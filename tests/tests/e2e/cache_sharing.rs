@@ -192,22 +192,27 @@ fn a_strict_path_asks_for_each_request_of_a_crowd() {
 }
 
 #[test]
-fn a_crowd_whose_eager_session_has_ended_gets_stored_sessions_one_each() {
+fn a_crowd_whose_eager_session_has_ended_gets_one_cookie() {
     let mut mesh = Mesh::with(json!({"create": "eager", "gateway": {"timeout": "20s"}, "cache": {"ttl": "0s"}}));
     let mut browser = mesh.browser();
     let ended = browser.get("/").seen().id();
     assert_eq!(mesh.gateway.call(Request::new("DELETE", &format!("/v1/sessions/{ended}"))).status, 204);
     let calls = mesh.gateway.calls();
     let mut ids = HashSet::from([ended]);
+    let mut cookies = 0;
     for response in at_once(&mut mesh, &browser, &Request::get("/")) {
         let seen = response.seen();
         assert_eq!(seen.state(), "expired");
-        let cookie = response.header("set-cookie").unwrap();
-        let token = cookie.split(['=', ';']).nth(1).unwrap();
-        assert_eq!((Token::read(token).id, Token::read(token).version), (seen.id(), 1));
+        // They are one browser: after the first, no answer takes away what it may have logged in with.
+        if let Some(cookie) = response.header("set-cookie") {
+            cookies += 1;
+            let token = cookie.split(['=', ';']).nth(1).unwrap();
+            assert_eq!((Token::read(token).id, Token::read(token).version), (seen.id(), 1));
+        }
         assert_eq!(mesh.gateway.data(&seen.id()), Some(json!({})));
         assert!(ids.insert(seen.id()), "two clients share the session {}", seen.id());
     }
+    assert_eq!(cookies, 1);
     // One lookup for all; a session stored for each, and looked at by this test.
     assert_eq!(mesh.gateway.calls(), calls + 1 + 2 * u64::try_from(CROWD).unwrap());
 }

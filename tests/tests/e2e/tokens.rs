@@ -99,10 +99,13 @@ fn a_token_of_another_secret_or_another_cookie_is_foreign() {
 fn secrets_can_be_changed_without_logging_anyone_out() {
     let before = Mesh::configured(|envoy| envoy.secrets(OTHER_SECRET));
     let mut browser = before.browser();
-    let id = browser.get("/").seen().id();
+    let id = browser.send(Request::get("/").respond("x-session-patch", r#"{"n":1}"#)).seen().id();
     let old = browser.token().unwrap();
 
-    let after = Mesh::configured(|envoy| envoy.secrets(&format!("{SECRET},{OTHER_SECRET}")));
+    let gateway = before.gateway.port();
+    let after = Mesh::configured(|envoy| {
+        envoy.secrets(&format!("{SECRET},{OTHER_SECRET}")).cluster("session_gateway", &[gateway])
+    });
     let mut moved = after.browser();
     moved.set(SESSION_COOKIE, &old);
     let response = moved.get("/");
@@ -111,7 +114,7 @@ fn secrets_can_be_changed_without_logging_anyone_out() {
     let renewed = moved.token().unwrap();
     assert_ne!(renewed, old);
 
-    let settled = Mesh::start();
+    let settled = Mesh::configured(|envoy| envoy.cluster("session_gateway", &[gateway]));
     let mut later = settled.browser();
     later.set(SESSION_COOKIE, &renewed);
     assert_eq!(later.get("/").seen().id(), id);

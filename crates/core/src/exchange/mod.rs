@@ -274,7 +274,9 @@ impl Exchange {
                     return Step::Deliver(Vec::new());
                 }
                 let now = clock();
-                let held = if says_something || session.cookie_if_unchanged(&self.config, now).is_some() {
+                let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
+                    || session.renewable(&self.config, now).is_some();
+                let held = if says_something || may_get_a_cookie {
                     headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie))
                 } else {
                     Held::default()

@@ -306,3 +306,13 @@ fn a_part_of_a_page_gets_no_cookie_and_stores_nothing() {
         assert!(write.cookie().is_some(), "{create}");
     }
 }
+
+#[test]
+fn a_renewed_token_stays_out_of_shared_caches() {
+    let mut world = World::new(config("lazy", true, &[OLD]));
+    let cookie = world.visit("", WRITE).cookie().unwrap();
+    world.now += 1800;
+    let seen = world.visit(&cookie, &[]);
+    assert!(seen.cookie().is_some());
+    assert_eq!(seen.client("cache-control"), "private");
+}
