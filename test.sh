@@ -63,6 +63,7 @@ fi
 
 need_envoy
 need_tomcat
+need_php
 need_pymemcache
 need_cargo_deny
 need_apt g++ g++

@@ -127,6 +127,11 @@ need_tomcat() {
   need_apt /usr/share/tomcat10/bin/bootstrap.jar tomcat10-common
 }
 
+# A PHP to adopt sessions of. php-cli has the built-in server.
+need_php() {
+  need_apt php php-cli
+}
+
 # A memcached client that isn't ours, for the tests to look into the store with.
 need_pymemcache() {
   pip_install pymemcache "$PYMEMCACHE_VERSION"

@@ -37,6 +37,7 @@ pub mod http2;
 pub mod manifest;
 pub mod memcached;
 pub mod mesh;
+pub mod php;
 pub mod ports;
 pub mod process;
 pub mod scripted;

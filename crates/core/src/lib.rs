@@ -22,6 +22,7 @@ pub mod binding;
 pub mod cache;
 pub mod config;
 pub mod cookie;
+mod cookie_expiry;
 pub mod counter;
 pub mod edit;
 pub mod epoch;

@@ -9,6 +9,7 @@
     reason = "a test reports by panicking, in its helper functions, too"
 )]
 
+mod adoption;
 mod cache;
 mod cache_sharing;
 mod configuration;

@@ -222,7 +222,7 @@ impl Exchange {
         if access == Access::Off {
             self.effects.counts.add(Counter::RequestOff);
             self.phase = Phase::Off;
-            return Step::Forward { edits: request::strip(incoming), callout: None };
+            return Step::Forward { edits: request::strip(&config, incoming), callout: None };
         }
         match incoming.next_token() {
             Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
@@ -277,19 +277,21 @@ impl Exchange {
                 let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
                     || session.renewable(&self.config, now).is_some();
                 let held = if says_something || may_get_a_cookie {
-                    headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie))
+                    headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie, now))
                 } else {
                     Held::default()
                 };
                 self.respond(session, held, slots, now)
             }
             Phase::Creating { session, held: None } => {
-                let held = headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie));
+                let now = clock();
+                let held = headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie, now));
                 self.phase = Phase::Creating { session, held: Some(held) };
                 Step::Wait
             }
             Phase::Off if says_something() => {
-                let held = headers.read(|headers| Held::read(&self.config, headers, ""));
+                let now = clock();
+                let held = headers.read(|headers| Held::read(&self.config, headers, "", now));
                 Step::Deliver(held.into_edits(None, None))
             }
             // A reply of Envoy's own, or of ours: there is no session to it.

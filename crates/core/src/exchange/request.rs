@@ -197,10 +197,14 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
 }
 
 /// The edits for a request without a session: what is not the client's to send goes all the same, and the
-/// token is not the upstream's to see.
-pub(super) fn strip(incoming: Incoming) -> Vec<Edit> {
+/// token is not the upstream's to see. An adopted cookie is there, with an id that nobody has: without one, upstreams
+/// take an id from the URL (`;jsessionid=`), which could be anybody's.
+pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
     let mut edits = Vec::new();
-    if let Some(lines) = incoming.cookie {
+    if let Some(mut lines) = incoming.cookie {
+        if let Some(name) = &config.upstream.cookie {
+            append(&mut lines, name, &incoming.fresh_id.to_string());
+        }
         replace_all(&mut edits, "cookie", lines);
     }
     edits.extend(incoming.reserved.into_iter().map(|name| Edit::Remove(Cow::Owned(name))));

@@ -6,10 +6,12 @@ use serde_json::Value;
 
 use super::caching;
 use crate::config::Config;
+use crate::cookie_expiry;
 use crate::edit::{Edit, Headers, LocalReply, replace_all, values};
 use crate::merge_patch::{self, Object, Spoken};
 use crate::rotation::Rotation;
 use crate::set_cookie::is_cookie_value;
+use crate::time::UnixSeconds;
 use crate::upstream_api;
 
 /// The longest id of its own that an upstream may have us keep, in bytes.
@@ -75,7 +77,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie.
-    pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: &str) -> Self {
+    pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: &str, now: UnixSeconds) -> Self {
         let mut held = Self { private: caching::keep_away(headers), readable: readable(headers), ..Self::default() };
         for name in [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR] {
             if values(headers, name).next().is_some() {
@@ -97,26 +99,32 @@ impl Held {
                 _ => instructions.is_invalid = true,
             }
         }
-        held.take_cookies(config, headers, sent_cookie);
+        held.take_cookies(config, headers, sent_cookie, now);
         held
     }
 
     /// Takes out the cookies that are not the upstream's to set: ours, and the one it was given our id in.
-    fn take_cookies(&mut self, config: &Config, headers: &Headers<'_>, sent_cookie: &str) {
+    fn take_cookies(&mut self, config: &Config, headers: &Headers<'_>, sent_cookie: &str, now: UnixSeconds) {
         let all = values(headers, "set-cookie");
         let own_name = config.cookie.name().as_bytes();
         let upstream_name = config.upstream.cookie.as_deref().map(str::as_bytes);
         let mut kept = Vec::new();
+        let mut adopted = None;
         for line in all.clone() {
             let (name, value) = name_and_value(line);
             if Some(name) == upstream_name {
-                if is_cookie_value(value) && value.len() <= MAX_UPSTREAM_COOKIE {
-                    self.instructions.upstream_cookie =
-                        core::str::from_utf8(value).ok().filter(|value| *value != sent_cookie).map(str::to_owned);
-                }
+                // The last one counts: PHP deletes its cookie and sets it anew in one response.
+                adopted = UpstreamCookie::read(line, value, now).or(adopted);
             } else if name != own_name {
                 kept.push(line.to_vec());
             }
+        }
+        match adopted {
+            Some(UpstreamCookie::Deleted) => self.instructions.destroy = true,
+            Some(UpstreamCookie::Is(value)) if value != sent_cookie => {
+                self.instructions.upstream_cookie = Some(value.to_owned());
+            }
+            _ => {}
         }
         if kept.len() < all.count() {
             replace_all(&mut self.cleanup, "set-cookie", kept);
@@ -163,6 +171,25 @@ fn readable(headers: &Headers<'_>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
         .filter(|(_, value)| !value.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0)))
         .map(|(name, value)| (Cow::Owned(name.to_owned()), value.to_vec()))
         .collect()
+}
+
+/// What a `Set-Cookie` says of the upstream's own session.
+enum UpstreamCookie<'a> {
+    /// It has this id.
+    Is(&'a str),
+    /// It has ended, and so does ours: what comes after it belongs to nobody yet.
+    Deleted,
+}
+
+impl<'a> UpstreamCookie<'a> {
+    /// `None` for an id that can't be kept.
+    fn read(line: &[u8], value: &'a [u8], now: UnixSeconds) -> Option<Self> {
+        if value.is_empty() || cookie_expiry::is_deletion(line, now) {
+            return Some(Self::Deleted);
+        }
+        let is_kept = is_cookie_value(value) && value.len() <= MAX_UPSTREAM_COOKIE;
+        core::str::from_utf8(value).ok().filter(|_| is_kept).map(Self::Is)
+    }
 }
 
 /// The name and value of a `Set-Cookie` line.

@@ -1,6 +1,7 @@
 //! Exchanges from outside: what the upstream and the client see, and what is asked of the gateway.
 
 mod access;
+mod adoption;
 mod cached;
 mod cookies;
 mod failures;

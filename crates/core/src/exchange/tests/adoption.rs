@@ -1,0 +1,129 @@
+//! The upstream's own session cookie (`upstream.cookie`): what it is given, and what its changes mean.
+
+use std::fmt::Write as _;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::{World, headers};
+
+fn world() -> World {
+    World::new(json!({
+        "create": "eager",
+        "upstream": {"cookie": "PHPSESSID"},
+        "rules": [{"path_prefix": "/off/", "session": "off"}],
+    }))
+}
+
+#[test]
+fn an_off_path_gets_an_adopted_cookie_that_opens_nothing() {
+    let mut world = world();
+    let victim = world.visit("", &[]);
+    let cookie = victim.cookie().expect("issued");
+    let id = victim.upstream("x-session-id").to_owned();
+    let mut seen = Vec::new();
+    for cookies in [format!("PHPSESSID={id}"), format!("a=1; PHPSESSID={id}; {cookie}"), String::new()] {
+        let request = headers(&[(":path", &format!("/off/x;jsessionid={id}")), ("cookie", &cookies)]);
+        let answer = world.visit_with(request, &[("set-cookie", "PHPSESSID=other; Path=/")]);
+        assert!(answer.client_all("set-cookie").is_empty());
+        let sent: Vec<_> = answer.upstream_all("cookie").join("; ").split("; ").map(str::to_owned).collect();
+        let own: Vec<_> = sent.iter().filter_map(|cookie| cookie.strip_prefix("PHPSESSID=")).collect();
+        assert_eq!(own.len(), 1, "{sent:?}");
+        assert!(own[0] != id && own[0].len() == 32, "{sent:?}");
+        seen.push(own[0].to_owned());
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "each request has an id of its own");
+}
+
+#[test]
+fn a_deleted_cookie_ends_the_session_and_wins_over_a_patch() {
+    for deletion in ["PHPSESSID=deleted; expires=Thu, 01-Jan-1970 00:00:01 GMT; Max-Age=0", "PHPSESSID=; Path=/"] {
+        let mut world = world();
+        let cookie = world.visit("", &[]).cookie().expect("issued");
+        let logout = world.visit(&cookie, &[("set-cookie", deletion), ("x-session-patch", r#"{"user":"alice"}"#)]);
+        assert_eq!(logout.client_all("set-cookie").len(), 1, "{deletion}");
+        assert!(logout.client("set-cookie").starts_with("sid=;"), "{:?}", logout.client("set-cookie"));
+        assert_eq!(world.visit(&cookie, &[]).upstream("x-session-state"), "expired", "{deletion}");
+    }
+}
+
+/// A `Set-Cookie` line, and what a browser has of the cookie after it.
+#[derive(Clone, Debug)]
+struct Line {
+    value: String,
+    max_age: Option<i64>,
+    /// Seconds from now, and which of the spellings.
+    expires: Option<(i64, bool)>,
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    let max_age = proptest::option::of(prop_oneof![Just(0), -9..9_i64]);
+    let expires = proptest::option::of((prop_oneof![Just(0), -90_000_000..90_000_000_i64], any::<bool>()));
+    ("[a-z0-9]{0,3}", max_age, expires).prop_map(|(value, max_age, expires)| Line { value, max_age, expires })
+}
+
+/// The date so many seconds after 1970, one day after the other.
+fn date(seconds: i64, is_old_style: bool) -> String {
+    let (mut year, mut month, mut day) = (1970, 0, seconds / 86_400);
+    let length = |year: i64, month: usize| {
+        let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        [31, if is_leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31][month]
+    };
+    while day >= length(year, month) {
+        day -= length(year, month);
+        (year, month) = if month == 11 { (year + 1, 0) } else { (year, month + 1) };
+    }
+    let name = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"][month];
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let (day, time) = (day + 1, format!("{hour:02}:{minute:02}:{second:02}"));
+    if is_old_style { format!("{name} {day} {time} {year}") } else { format!("{day:02}-{name}-{year} {time} GMT") }
+}
+
+impl Line {
+    fn text(&self, now: i64) -> String {
+        let mut text = format!("PHPSESSID={}; path=/", self.value);
+        if let Some((offset, is_old_style)) = self.expires {
+            write!(text, "; expires={}", date(now + offset, is_old_style)).unwrap();
+        }
+        if let Some(max_age) = self.max_age {
+            write!(text, "; Max-Age={max_age}").unwrap();
+        }
+        text + "; HttpOnly"
+    }
+
+    /// A browser's jar for this one cookie.
+    fn keep(&self, jar: &mut Option<String>) {
+        let left = self.max_age.or(self.expires.map(|(offset, _)| offset));
+        *jar = (left.is_none_or(|left| left > 0) && !self.value.is_empty()).then(|| self.value.clone());
+    }
+}
+
+proptest! {
+    /// Whatever an upstream sets and deletes in one response: it gets next what a browser would send it.
+    #[test]
+    fn the_upstream_gets_what_a_browser_would_send_it(lines in proptest::collection::vec(line(), 1..4)) {
+        let mut world = world();
+        world.now = 1_784_111_696;
+        let first = world.visit("", &[]);
+        let cookie = first.cookie().expect("issued");
+        let mut jar = None;
+        let now = i64::try_from(world.now).unwrap();
+        let texts: Vec<String> = lines.iter().map(|line| line.text(now)).collect();
+        for line in &lines {
+            line.keep(&mut jar);
+        }
+        let response: Vec<_> = texts.iter().map(|text| ("set-cookie", text.as_str())).collect();
+        let answer = world.visit(&cookie, &response);
+        let cookie = answer.cookie().expect("changed or taken away");
+        let next = world.visit(&cookie, &[]);
+        if let Some(id) = jar {
+            prop_assert_eq!(next.upstream("cookie"), format!("PHPSESSID={id}"));
+        } else {
+            prop_assert_eq!(&cookie, "sid=");
+            prop_assert_eq!(next.upstream("x-session-state"), "new");
+            prop_assert_ne!(next.upstream("x-session-id"), first.upstream("x-session-id"));
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Upstreams with sessions of their own (`upstream.cookie`): which of them can be adopted, and what their ids open.
+
+use serde_json::{Value, json};
+use session_mesh_e2e::browser::Browser;
+use session_mesh_e2e::http::{Request, Response};
+use session_mesh_e2e::mesh::Mesh;
+use session_mesh_e2e::php::Php;
+use session_mesh_e2e::tomcat::Tomcat;
+
+fn adopting(cookie: &str, port: u16) -> Mesh {
+    Mesh::configured(|envoy| {
+        envoy
+            .plugin(json!({
+                "create": "eager",
+                "upstream": {"cookie": cookie},
+                "rules": [{"path_prefix": "/index.jsp", "session": "off"}],
+            }))
+            .cluster("app", &[port])
+    })
+}
+
+/// What PHP says of its session.
+fn page(response: &Response) -> Value {
+    assert_eq!(response.status, 200, "{}", response.text());
+    response.json()
+}
+
+/// The id of Tomcat's session on the page of the demo.
+fn tomcats_id(response: &Response) -> String {
+    let text = response.text();
+    assert_eq!(response.status, 200, "{text}");
+    let (_, rest) = text.split_once("id=\"session\">").unwrap();
+    rest.split_once('<').unwrap().0.to_owned()
+}
+
+#[test]
+fn an_off_path_of_tomcat_opens_no_session_by_the_id_in_its_url_or_cookie() {
+    let tomcat = Tomcat::start("red").ready();
+    let mesh = adopting("JSESSIONID", tomcat.port());
+    let victim = tomcats_id(&mesh.browser().get("/"));
+    let path = format!("/index.jsp;jsessionid={victim}");
+    assert_eq!(tomcats_id(&Request::get(&path).send(tomcat.port())), victim, "Tomcat itself takes it");
+    let port = mesh.envoy.port();
+    let forged = [
+        Request::get(&path),
+        Request::get(&path).header("cookie", format!("JSESSIONID={victim}")),
+        Request::get("/index.jsp").header("cookie", format!("a=1; JSESSIONID={victim}; jsessionid={victim}")),
+    ];
+    for request in forged {
+        let answer = request.send(port);
+        assert_ne!(tomcats_id(&answer), victim, "{request:?}");
+        assert!(answer.all("set-cookie").is_empty(), "{answer:?}");
+    }
+}
+
+#[test]
+fn users_who_logged_out_of_php_share_no_session() {
+    let php = Php::start(false);
+    let mesh = adopting("PHPSESSID", php.port());
+    let mut browsers = [mesh.browser(), mesh.browser()];
+    let mut ids = Vec::new();
+    for (browser, user) in browsers.iter_mut().zip(["alice", "bob"]) {
+        browser.get(&format!("/login?user={user}"));
+        assert_eq!(page(&browser.get("/"))["user"], user);
+        let thief = browser.clone();
+        let logout = browser.get("/logout");
+        assert_eq!(page(&logout)["user"], user);
+        assert!(logout.all("set-cookie").iter().all(|line| !line.starts_with("PHPSESSID")), "{logout:?}");
+        assert_eq!(browser.token(), None, "our session ended with PHP's");
+        // Neither the browser nor a copy of its old token has anything left.
+        for mut visitor in [browser.clone(), thief] {
+            let after = page(&visitor.get("/count"));
+            assert_eq!((&after["user"], &after["count"]), (&Value::Null, &json!(1)), "{after}");
+            ids.push(after["id"].as_str().unwrap().to_owned());
+        }
+    }
+    assert!(!ids.iter().any(|id| id == "deleted"), "{ids:?}");
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "each has an upstream session of their own");
+}
+
+/// Logs in and comes back `times` times; what PHP then has, and how often our token changed meanwhile.
+fn revisit(browser: &mut Browser, login: &str, times: usize) -> (Value, usize) {
+    browser.get("/");
+    browser.get(login);
+    let mut changes = 0;
+    let mut last = Value::Null;
+    for _ in 0..times {
+        let before = browser.token();
+        last = page(&browser.get("/count"));
+        changes += usize::from(browser.token() != before);
+    }
+    (last, changes)
+}
+
+#[test]
+fn php_that_is_not_strict_takes_our_id_and_may_renew_it() {
+    let php = Php::start(false);
+    let mesh = adopting("PHPSESSID", php.port());
+    let mut browser = mesh.browser();
+    let (page, changes) = revisit(&mut browser, "/login?user=alice", 5);
+    assert_eq!((&page["user"], &page["count"], changes), (&json!("alice"), &json!(5), 0));
+    let mut browser = mesh.browser();
+    let (page, changes) = revisit(&mut browser, "/login-without-renewal?user=bob", 5);
+    assert_eq!((&page["user"], &page["count"], changes), (&json!("bob"), &json!(5), 0));
+}
