@@ -64,6 +64,7 @@ fi
 need_envoy
 need_tomcat
 need_php
+need_chromium
 need_pymemcache
 need_cargo_deny
 need_apt g++ g++

@@ -132,6 +132,11 @@ need_php() {
   need_apt php php-cli
 }
 
+# A real browser, for what only one does with cookies.
+need_chromium() {
+  need_apt chromium chromium
+}
+
 # A memcached client that isn't ours, for the tests to look into the store with.
 need_pymemcache() {
   pip_install pymemcache "$PYMEMCACHE_VERSION"

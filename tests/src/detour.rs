@@ -170,9 +170,10 @@ fn about(bytes: &[u8], request_line: &str) -> Vec<u8> {
     let mut named = Vec::with_capacity(bytes.len() + id.len());
     let mut rest = bytes;
     while let Some(at) = rest.windows(4).position(|window| window == b"{id}") {
-        named.extend_from_slice(&rest[..at]);
+        let (before, after) = rest.split_at(at);
+        named.extend_from_slice(before);
         named.extend_from_slice(id.as_bytes());
-        rest = &rest[at + 4..];
+        rest = after.get(4..).unwrap_or_default();
     }
     named.extend_from_slice(rest);
     named

@@ -21,6 +21,7 @@ mod hostile_clients;
 mod hostile_upstreams;
 mod mesh_manifests;
 mod observability;
+mod one_browser;
 mod other_filters;
 mod outages;
 mod path_spellings;
