@@ -65,6 +65,7 @@ need_envoy
 need_tomcat
 need_php
 need_chromium
+need_node
 need_pymemcache
 need_cargo_deny
 need_apt g++ g++

@@ -127,6 +127,11 @@ need_tomcat() {
   need_apt /usr/share/tomcat10/bin/bootstrap.jar tomcat10-common
 }
 
+# A Node.js whose patches are understood.
+need_node() {
+  need_apt node nodejs
+}
+
 # A PHP to adopt sessions of. php-cli has the built-in server.
 need_php() {
   need_apt php php-cli
