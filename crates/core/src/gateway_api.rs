@@ -20,6 +20,9 @@ pub const TOUCH_AFTER: &str = "session-touch-after";
 /// does not open the session any more, or if only a grace spares it and the change is a rotation. With it a `DELETE` of
 /// what is not there is a 404.
 pub const SEEN_VERSION: &str = "session-seen-version";
+/// Request on `PATCH`: names this change, 16 lowercase hex digits drawn at random. A change that is asked for again under the
+/// same name, because its answer was lost, is made once.
+pub const WRITE_ID: &str = "session-write-id";
 /// Request: how long tokens of before a rotation stay good, seconds.
 pub const ROTATION_GRACE: &str = "session-rotation-grace";
 /// Request: the data key that holds the subject.

@@ -28,6 +28,13 @@ impl SessionId {
         &self.0
     }
 
+    /// Its second half: random bytes of their own, for an id that will be nobody's.
+    #[must_use]
+    pub(crate) const fn second_half(&self) -> [u8; 8] {
+        let [_, _, _, _, _, _, _, _, a, b, c, d, e, f, g, h] = self.0;
+        [a, b, c, d, e, f, g, h]
+    }
+
     /// The written id, without an allocation.
     #[must_use]
     pub fn to_hex(self) -> HexId {

@@ -137,8 +137,8 @@ impl<S: Store> Api<S> {
                 })
             }
             SessionCall::Change(change) => {
-                let (change, precondition) = change.with_body(body)?;
-                Ok(answer::session(self.sessions.change(id, &change, &precondition).await?))
+                let (change, precondition, name) = change.with_body(body)?;
+                Ok(answer::session(self.sessions.change(id, &change, &precondition, name).await?))
             }
             SessionCall::Destroy { precondition, presented } => {
                 self.sessions.destroy(id, &precondition, presented).await?;

@@ -27,11 +27,11 @@ impl core::fmt::Debug for Callout {
     }
 }
 
-/// A lookup changes nothing, so Envoy may try it again whatever went wrong, such as a keep-alive
+/// What is done once however often it is asked for, Envoy may try again whatever went wrong, such as a keep-alive
 /// connection that the gateway had just closed.
-const RETRY_READ: &str = "connect-failure,refused-stream,reset";
-/// A write may be tried again only when it surely was not received.
-const RETRY_WRITE: &str = "connect-failure,refused-stream,reset-before-request";
+const RETRY_IDEMPOTENT: &str = "connect-failure,refused-stream,reset";
+/// Anything else may be tried again only when it surely was not received.
+const RETRY_UNSENT: &str = "connect-failure,refused-stream,reset-before-request";
 
 impl Callout {
     fn new(config: &Config, method: &'static str, path: String, retry_on: &'static str) -> Self {
@@ -62,7 +62,7 @@ impl Callout {
 
     /// Asks for a session, and extends its idle timeout.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version) -> Self {
-        Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_READ)
+        Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_IDEMPOTENT)
             .with(api::WANT_VERSION, seen.to_string())
             .with(api::TOUCH_AFTER, config.timeouts.touch_after.to_string())
     }
@@ -75,7 +75,7 @@ impl Callout {
         merge_within: bool,
         upstream_cookie: Option<&str>,
     ) -> Self {
-        let mut call = Self::new(config, "PUT", format!("/v1/sessions/{id}"), RETRY_WRITE)
+        let mut call = Self::new(config, "PUT", format!("/v1/sessions/{id}"), RETRY_UNSENT)
             .with("content-type", "application/json")
             .with(api::IDLE, config.timeouts.idle.to_string())
             .with(api::ABSOLUTE, config.timeouts.absolute.to_string())
@@ -89,6 +89,7 @@ impl Callout {
     }
 
     /// Changes a session, with a token of version `seen`: `patches` is the JSON array of its merge patches, possibly none.
+    /// Made once under the same `write_id`, however often it is sent.
     pub(super) fn change(
         config: &Config,
         id: SessionId,
@@ -96,15 +97,17 @@ impl Callout {
         patches: Vec<u8>,
         rotation: Rotation,
         upstream_cookie: Option<&str>,
+        write_id: [u8; 8],
     ) -> Self {
         let query = match rotation {
             Rotation::None => "",
             Rotation::Asked => "?rotate",
             Rotation::Authenticated => "?authenticated",
         };
-        let mut call = Self::new(config, "PATCH", format!("/v1/sessions/{id}{query}"), RETRY_WRITE)
+        let mut call = Self::new(config, "PATCH", format!("/v1/sessions/{id}{query}"), RETRY_IDEMPOTENT)
             .with("content-type", api::MERGE_PATCHES_TYPE)
             .with(api::SEEN_VERSION, seen.to_string())
+            .with(api::WRITE_ID, format!("{:016x}", u64::from_be_bytes(write_id)))
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
             .with(api::SUBJECT_KEY, config.subject_key.clone())
             .with_upstream_cookie(upstream_cookie);
@@ -115,7 +118,7 @@ impl Callout {
     /// Ends a session, if a token of version `seen` still opens it. Ending it twice does no harm, so this may be tried
     /// again like a lookup.
     pub(super) fn destroy(config: &Config, id: SessionId, seen: Version) -> Self {
-        Self::new(config, "DELETE", format!("/v1/sessions/{id}"), RETRY_READ)
+        Self::new(config, "DELETE", format!("/v1/sessions/{id}"), RETRY_IDEMPOTENT)
             .with(api::SEEN_VERSION, seen.to_string())
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
     }

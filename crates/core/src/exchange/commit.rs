@@ -12,7 +12,7 @@ use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
 use crate::edit::{GrpcStatus, LocalReply};
 use crate::id::SessionId;
-use crate::rotation::Standing;
+use crate::rotation::{Rotation, Standing};
 use crate::time::UnixSeconds;
 use crate::token::{Token, Verified};
 use crate::upstream_api::ERROR;
@@ -91,7 +91,7 @@ impl Exchange {
                 Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
                 | Origin::JustStored(seen) => {
                     let callout = Callout::destroy(&self.config, session.id, seen);
-                    self.phase = Phase::Committing { session, held, commit: Commit::Destroy };
+                    self.phase = Phase::Committing { session, held, commit: Commit::Destroy, again: None };
                     Step::Call(callout)
                 }
                 Origin::Fresh | Origin::Anonymous(_) | Origin::NotStored => {
@@ -148,6 +148,9 @@ impl Exchange {
     fn write(&mut self, session: Session, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
         let instructions = &held.instructions;
         let upstream_cookie = instructions.upstream_cookie.as_deref();
+        // If the answer to a rotation or login got lost, the client would be left with a token that soon ends.
+        let rotates = instructions.rotation() > Rotation::None
+            || instructions.patches.iter().any(|patch| patch.contains_key(&self.config.subject_key));
         let (callout, commit) = match &session.origin {
             // Nobody has a token for this id yet: it can be the session's own.
             Origin::Fresh | Origin::Late => {
@@ -164,7 +167,15 @@ impl Exchange {
                 let patches = instructions.patches_json();
                 let rotation = instructions.rotation();
                 (
-                    Callout::change(&self.config, session.id, *seen, patches, rotation, upstream_cookie),
+                    Callout::change(
+                        &self.config,
+                        session.id,
+                        *seen,
+                        patches,
+                        rotation,
+                        upstream_cookie,
+                        session.fresh_id.second_half(),
+                    ),
                     Commit::Change { id: session.id, seen: *seen },
                 )
             }
@@ -172,7 +183,9 @@ impl Exchange {
                 return self.write_failed(&session, held, WriteFailure::Unavailable, slots, now);
             }
         };
-        self.phase = Phase::Committing { session, held, commit };
+        // Under the same name, so that it is made once.
+        let again = (rotates && matches!(commit, Commit::Change { .. })).then(|| callout.clone());
+        self.phase = Phase::Committing { session, held, commit, again };
         Step::Call(callout)
     }
 

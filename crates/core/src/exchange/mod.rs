@@ -177,7 +177,8 @@ enum Phase {
     /// The response is held until it is known whether its client's token is still good, so that it may be renewed.
     Renewing { session: Session, verified: Verified, held: Held, asked: UnixSeconds },
     /// The response is held until what it asked for is committed.
-    Committing { session: Session, held: Held, commit: Commit },
+    /// If its answer gets lost, `again` is made.
+    Committing { session: Session, held: Held, commit: Commit, again: Option<Callout> },
     /// There is nothing left to decide.
     Finished,
 }
@@ -243,9 +244,15 @@ impl Exchange {
                 let outcome = Outcome::of(&self.config, session.id, answer);
                 self.created(session, held, outcome, slots, now)
             }
-            Phase::Committing { session, held, commit } => {
+            Phase::Committing { session, held, commit, again } => {
                 let outcome = Outcome::of(&self.config, commit.id(&session), answer);
-                self.committed(&session, held, commit, outcome, slots, now)
+                match again {
+                    Some(callout) if outcome == Outcome::Unavailable && matches!(answer, Answer::Received { .. }) => {
+                        self.phase = Phase::Committing { session, held, commit, again: None };
+                        Step::Call(callout)
+                    }
+                    _ => self.committed(&session, held, commit, outcome, slots, now),
+                }
             }
             Phase::Renewing { session, verified, held, asked } => {
                 let outcome = Outcome::of(&self.config, verified.token.id, answer);

@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use session_core::gateway_api as names;
 use session_core::id::SessionId;
 use session_core::merge_patch::{self, Object};
-use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts};
+use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
 use session_core::time::Seconds;
 
 use super::fields::Fields;
@@ -110,6 +110,7 @@ pub(super) struct Patch {
     form: PatchForm,
     change: Change,
     precondition: Precondition,
+    name: Option<WriteId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -219,6 +220,7 @@ impl SessionCall {
                 upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
             },
             precondition: fields.precondition()?,
+            name: fields.write_id(names::WRITE_ID)?,
         }))
     }
 }
@@ -236,7 +238,7 @@ impl Create {
 }
 
 impl Patch {
-    pub(super) fn with_body(mut self, body: &[u8]) -> Result<(Change, Precondition), Refusal> {
+    pub(super) fn with_body(mut self, body: &[u8]) -> Result<(Change, Precondition, Option<WriteId>), Refusal> {
         let empty_is_fine = self.change.rotation > Rotation::None;
         self.change.patches = match self.form {
             _ if body.is_empty() && empty_is_fine => Vec::new(),
@@ -254,7 +256,7 @@ impl Patch {
                 });
             }
         };
-        Ok((self.change, self.precondition))
+        Ok((self.change, self.precondition, self.name))
     }
 }
 

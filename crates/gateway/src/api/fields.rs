@@ -2,6 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue, IF_MATCH};
+use session_core::record::WriteId;
 use session_core::time::Seconds;
 use session_core::version::Version;
 
@@ -42,6 +43,18 @@ impl<'a> Fields<'a> {
     pub(super) fn version(&self, name: &'static str) -> Result<Option<Version>, Refusal> {
         let number = self.number(name, u64::from(u32::MAX), "is not a version")?;
         Ok(number.and_then(|number| u32::try_from(number).ok()).map(Version::new))
+    }
+
+    /// The name of a write, 16 lowercase hex digits.
+    pub(super) fn write_id(&self, name: &'static str) -> Result<Option<WriteId>, Refusal> {
+        let Some(value) = self.single(name)? else {
+            return Ok(None);
+        };
+        let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let text =
+            str::from_utf8(value.as_bytes()).ok().filter(|text| text.len() == 16 && text.bytes().all(|b| is_hex(&b)));
+        let id = text.and_then(|text| u64::from_str_radix(text, 16).ok());
+        id.map(|id| Some(WriteId::from_random(id.to_be_bytes()))).ok_or(invalid(name, "is not 16 lowercase hex digits"))
     }
 
     /// The media type without its parameters, as it is compared: in lower case. Only ours are recognised.

@@ -88,14 +88,17 @@ impl<S: Store> Sessions<S> {
         .await
     }
 
-    /// Changes the session, if it is there.
+    /// Changes the session, if it is there. A caller that asks again, because it got no answer, gives the same `name`
+    /// again: if that was the last change of the session, it is not made twice.
     pub async fn change(
         &self,
         id: SessionId,
         change: &Change,
         precondition: &Precondition,
+        name: Option<WriteId>,
     ) -> Result<Live, SessionError> {
         let write = self.write(now())?;
+        let write = Write { id: name.unwrap_or(write.id), ..write };
         let key = self.settings.keyspace.session(id);
         let guard = |found: &Session| precondition.check(found);
         self.in_time(self.swap(id, &key, change, guard, write)).await
@@ -118,14 +121,15 @@ impl<S: Store> Sessions<S> {
                 // Ended or gone: whatever became of a write before, nothing of it is left.
                 return Err(SessionError::NotFound);
             };
+            // Made already, by a call before this one or beside it.
+            if session.write() == write.id {
+                return Ok(live(session, entry.remaining, write.now));
+            }
             // After a lost answer the write may have happened, or may do so yet. Unless the value is the very one it
             // was meant to replace (then trying again is safe: one of the two can win), the write id tells.
             if let Some((_, cas)) = &lost
                 && entry.cas != *cas
             {
-                if session.write() == write.id {
-                    return Ok(live(session, entry.remaining, write.now));
-                }
                 // Somebody else's change is there now. Ours may be under it, and it may not.
                 return Err(lost.map_or(SessionError::TimedOut, |(error, _)| error.into()));
             }

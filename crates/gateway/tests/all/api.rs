@@ -16,6 +16,7 @@ over_both_stores!(
     patches,
     rotation,
     changes_with_a_token,
+    a_change_under_the_same_name_is_made_once,
     a_session_is_ended_only_with_a_token_that_opens_it,
     a_session_that_was_logged_out_is_not_merged_into,
     logins,
@@ -322,6 +323,19 @@ async fn a_session_is_ended_only_with_a_token_that_opens_it(gateway: &Gateway) {
     gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
     gateway.session("DELETE", &id, &with("2"), "").await.expect(StatusCode::NOT_FOUND);
     gateway.session("DELETE", &id, &[], "").await.expect(StatusCode::NO_CONTENT);
+}
+
+async fn a_change_under_the_same_name_is_made_once(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, r#"{"n":1}"#).await.expect(StatusCode::CREATED);
+    let named = [PATCH, ("session-seen-version", "1"), ("session-write-id", "00000000000000aa")];
+    for _ in 0..2 {
+        let target = format!("{id}?rotate");
+        let made = gateway.session("PATCH", &target, &named, r#"{"n":2}"#).await.expect(StatusCode::OK);
+        assert_eq!((made.header("etag"), made.json()), (Some("\"2\""), json!({"n": 2})));
+    }
+    gateway.patch(&id, r#"{"n":3}"#).await.expect(StatusCode::OK);
+    gateway.session("PATCH", &id, &[PATCH, ("session-write-id", "AA")], "{}").await.expect(StatusCode::BAD_REQUEST);
 }
 
 async fn a_session_that_was_logged_out_is_not_merged_into(gateway: &Gateway) {

@@ -131,9 +131,9 @@ async fn is_good_after(call: Call, between: Between, at: usize) -> Option<bool> 
     let stepped = sessions(Stepped { store: client(&memcached), waiting, steps: Arc::clone(&steps) });
     let under_way = tokio::spawn(async move {
         match call {
-            Call::Login => stepped.change(id, &change("user", "alice"), &Precondition::None).await.map(drop),
+            Call::Login => stepped.change(id, &change("user", "alice"), &Precondition::None, None).await.map(drop),
             Call::Creation => stepped.create(id, new_session(Some("alice")), None).await.map(drop),
-            Call::Change => stepped.change(id, &change("n", "1"), &Precondition::None).await.map(drop),
+            Call::Change => stepped.change(id, &change("n", "1"), &Precondition::None, None).await.map(drop),
         }
     });
     for _ in 0..at {

@@ -247,7 +247,11 @@ proptest! {
                     (Some(_), Some((headers, body))) => {
                         exchange.answer(Answer::Received { headers: &borrowed(headers), body }, &world.slots, world.now())
                     }
-                    (Some(_), None) => exchange.answer(Answer::NotSent, &world.slots, world.now()),
+                    (Some(_), None) => {
+                        let nobody = headers(&[(":status", "504")]);
+                        let answer = Answer::Received { headers: &borrowed(&nobody), body: b"" };
+                        exchange.answer(answer, &world.slots, world.now())
+                    }
                     (None, _) => Step::Wait,
                 };
                 if is_forward {

@@ -316,3 +316,26 @@ fn a_renewed_token_stays_out_of_shared_caches() {
     assert!(seen.cookie().is_some());
     assert_eq!(seen.client("cache-control"), "private");
 }
+
+/// The answer of the gateway is lost once: the rotation is made, and the client gets its token.
+#[test]
+fn a_lost_answer_to_a_rotation_logs_nobody_out() {
+    const AUTHENTICATED: &[(&str, &str)] = &[("x-session-control", "authenticated")];
+    for change in [&[("x-session-control", "rotate")], AUTHENTICATED, LOGIN, LOGOUT] {
+        let mut world = World::new(json!({}));
+        let login = world.visit("", &[("x-session-patch", r#"{"user":"bob","n":1}"#)]).cookie().unwrap();
+        let rotating = UnderWay::begin(&mut world, &request(Some(&login), None));
+        world.lost_answers = 1;
+        let mut jar = Some(login);
+        let (status, line) = rotating.end(&mut world, change);
+        assert_eq!(status, 200, "{change:?}");
+        take(&mut jar, line);
+        world.now += 3600 / 4;
+        let seen = world.visit(jar.as_deref().unwrap(), &[]);
+        assert_eq!(
+            (seen.upstream("x-session-state"), seen.upstream("x-session-version")),
+            ("active", "2"),
+            "{change:?}"
+        );
+    }
+}

@@ -37,6 +37,8 @@ pub(super) struct World {
     pub(super) calls: Vec<String>,
     store: HashMap<String, (Stored, u64)>,
     pub(super) slots: SlotMap,
+    /// How many of the next answers of the gateway get lost.
+    pub(super) lost_answers: usize,
     ids: u64,
 }
 
@@ -170,6 +172,7 @@ impl World {
             calls: Vec::new(),
             store: HashMap::new(),
             slots: SlotMap::default(),
+            lost_answers: 0,
             ids: 0,
         }
     }
@@ -282,6 +285,10 @@ impl World {
                 (headers, body)
             }
         };
+        let is_lost = self.lost_answers > 0;
+        self.lost_answers = self.lost_answers.saturating_sub(1);
+        let (headers, body) =
+            if is_lost { (super::world::headers(&[(":status", "504")]), Vec::new()) } else { (headers, body) };
         exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, &self.slots, self.now())
     }
 
@@ -317,7 +324,8 @@ impl World {
         let now = self.now();
         self.store.retain(|_, (_, expires)| *expires > now.get());
 
-        let write = Write { now, id: WriteId::from_random([0; 8]), max_data_bytes: 1000 };
+        let name = header(api::WRITE_ID).map_or(0, |name| u64::from_str_radix(name, 16).unwrap());
+        let write = Write { now, id: WriteId::from_random(name.to_be_bytes()), max_data_bytes: 1000 };
         let subject_key = header(api::SUBJECT_KEY).unwrap_or("user").to_owned();
         let upstream_cookie = header(api::UPSTREAM_COOKIE).map(str::to_owned);
         let grace = seconds(api::ROTATION_GRACE).unwrap_or(Seconds::new(10));
@@ -356,6 +364,7 @@ impl World {
             ("PUT", Some(Stored::Tombstone(_))) => {
                 return (headers(&[(":status", "409"), (api::MARKER, "1")]), Vec::new());
             }
+            ("PATCH", Some(Stored::Session(session))) if session.write() == write.id => ("200", Ok(session)),
             ("PATCH", Some(Stored::Session(session))) => {
                 assert_eq!(header("content-type"), Some(api::MERGE_PATCHES_TYPE));
                 ("200", session.change(change(serde_json::from_slice(&callout.body).unwrap(), grace), write))
