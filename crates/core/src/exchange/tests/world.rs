@@ -394,29 +394,34 @@ impl World {
             return (headers(&[(":status", "404"), (api::MARKER, "1")]), Vec::new());
         };
         self.store.insert(id, (Stored::Session(session.clone()), now.plus(left).get()));
-        let mut answer = headers(&[
-            (":status", status),
-            (api::MARKER, "1"),
-            ("etag", &format!("\"{}\"", session.version())),
-            (api::MIN_VERSION, &session.min_version().to_string()),
-            (api::CREATED, &session.created().to_string()),
-            (api::EXPIRES, &now.plus(left).to_string()),
-        ]);
-        if let Some(grace) = session.grace() {
-            answer.push((api::GRACE_UNTIL.into(), grace.until.to_string().into_bytes()));
-            answer.push((api::GRACE_FROM.into(), grace.from.to_string().into_bytes()));
-        }
-        if let Some(subject) = session.subject() {
-            answer.push((api::SUBJECT.into(), crate::exposed::percent_encode(subject).into_bytes()));
-        }
-        if let Some(auth_time) = session.auth_time() {
-            answer.push((api::AUTH_TIME.into(), auth_time.to_string().into_bytes()));
-        }
-        if let Some(cookie) = session.upstream_cookie() {
-            answer.push((api::UPSTREAM_COOKIE.into(), cookie.as_bytes().to_vec()));
-        }
-        (answer, session.into_data().into_string().into_bytes())
+        (described(status, &session, now.plus(left)), session.into_data().into_string().into_bytes())
     }
+}
+
+/// The headers of an answer with a session.
+fn described(status: &str, session: &record::Session, expires: UnixSeconds) -> HeaderList {
+    let mut answer = headers(&[
+        (":status", status),
+        (api::MARKER, "1"),
+        ("etag", &format!("\"{}\"", session.version())),
+        (api::MIN_VERSION, &session.min_version().to_string()),
+        (api::CREATED, &session.created().to_string()),
+        (api::EXPIRES, &expires.to_string()),
+    ]);
+    if let Some(grace) = session.grace() {
+        answer.push((api::GRACE_UNTIL.into(), grace.until.to_string().into_bytes()));
+        answer.push((api::GRACE_FROM.into(), grace.from.to_string().into_bytes()));
+    }
+    if let Some(subject) = session.subject() {
+        answer.push((api::SUBJECT.into(), crate::exposed::percent_encode(subject).into_bytes()));
+    }
+    if let Some(auth_time) = session.auth_time() {
+        answer.push((api::AUTH_TIME.into(), auth_time.to_string().into_bytes()));
+    }
+    if let Some(cookie) = session.upstream_cookie() {
+        answer.push((api::UPSTREAM_COOKIE.into(), cookie.as_bytes().to_vec()));
+    }
+    answer
 }
 
 /// The id that a callout is about.
