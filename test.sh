@@ -66,6 +66,7 @@ need_tomcat
 need_php
 need_chromium
 need_node
+need_express
 need_pymemcache
 need_cargo_deny
 need_apt g++ g++

@@ -132,6 +132,15 @@ need_node() {
   need_apt node nodejs
 }
 
+# An Express to adopt sessions of: node, and the packages of tests/express in .tools/express-HASH. A changed list is a new folder.
+need_express() {
+  local source=$ROOT/tests/express
+  need_node
+  need_apt npm npm
+  unpack_all_or_nothing "express-$(sha256sum <"$source/package-lock.json" | head -c 12)" \
+    "installing Express from npm into .tools/" npm_install "$source"
+}
+
 # A PHP to adopt sessions of. php-cli has the built-in server.
 need_php() {
   need_apt php php-cli

@@ -156,6 +156,9 @@ impl Worker {
         for write in effects.cache.iter().chain(&effects.replaced) {
             host::write_slot(write);
         }
+        if let Some(warning) = effects.warning {
+            host::warn(&warning);
+        }
         if let Some(identity) = effects.identity {
             host::publish(&identity);
         }

@@ -31,6 +31,7 @@ pub mod built;
 pub mod connection;
 pub mod detour;
 pub mod envoy;
+pub mod express;
 pub mod gateway;
 pub mod http;
 pub mod http2;

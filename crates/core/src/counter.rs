@@ -85,6 +85,8 @@ counters! {
     WriteTooMany => "writes_failed.too_many",
     /// A first write with a token that another client had already promoted.
     WriteRefused => "writes_failed.refused",
+    /// A renewal of an adopted cookie that was ignored, because its session had been renewed again and again.
+    AdoptionRenewedAgain => "adoption.renewed_again",
     /// A token given to a client.
     CookieIssued => "cookies.issued",
     /// A cookie taken from a client.

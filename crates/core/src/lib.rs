@@ -34,6 +34,7 @@ pub mod id;
 pub mod merge_patch;
 pub mod path;
 pub mod record;
+mod renewals;
 pub mod rotation;
 pub mod secret;
 pub mod set_cookie;

@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;
+use session_mesh_e2e::express::Express;
 use session_mesh_e2e::http::{Request, Response};
 use session_mesh_e2e::mesh::Mesh;
 use session_mesh_e2e::php::Php;
 use session_mesh_e2e::tomcat::Tomcat;
+use session_mesh_e2e::wait;
 
-fn adopting(cookie: &str, port: u16) -> Mesh {
+fn adopting(cookie: &str, ports: &[u16]) -> Mesh {
     Mesh::configured(|envoy| {
         envoy
             .plugin(json!({
@@ -15,7 +17,7 @@ fn adopting(cookie: &str, port: u16) -> Mesh {
                 "upstream": {"cookie": cookie},
                 "rules": [{"path_prefix": "/index.jsp", "session": "off"}],
             }))
-            .cluster("app", &[port])
+            .cluster("app", ports)
     })
 }
 
@@ -36,7 +38,7 @@ fn tomcats_id(response: &Response) -> String {
 #[test]
 fn an_off_path_of_tomcat_opens_no_session_by_the_id_in_its_url_or_cookie() {
     let tomcat = Tomcat::start("red").ready();
-    let mesh = adopting("JSESSIONID", tomcat.port());
+    let mesh = adopting("JSESSIONID", &[tomcat.port()]);
     let victim = tomcats_id(&mesh.browser().get("/"));
     let path = format!("/index.jsp;jsessionid={victim}");
     assert_eq!(tomcats_id(&Request::get(&path).send(tomcat.port())), victim, "Tomcat itself takes it");
@@ -56,7 +58,7 @@ fn an_off_path_of_tomcat_opens_no_session_by_the_id_in_its_url_or_cookie() {
 #[test]
 fn users_who_logged_out_of_php_share_no_session() {
     let php = Php::start(false);
-    let mesh = adopting("PHPSESSID", php.port());
+    let mesh = adopting("PHPSESSID", &[php.port()]);
     let mut browsers = [mesh.browser(), mesh.browser()];
     let mut ids = Vec::new();
     for (browser, user) in browsers.iter_mut().zip(["alice", "bob"]) {
@@ -97,11 +99,50 @@ fn revisit(browser: &mut Browser, login: &str, times: usize) -> (Value, usize) {
 #[test]
 fn php_that_is_not_strict_takes_our_id_and_may_renew_it() {
     let php = Php::start(false);
-    let mesh = adopting("PHPSESSID", php.port());
+    let mesh = adopting("PHPSESSID", &[php.port()]);
     let mut browser = mesh.browser();
     let (page, changes) = revisit(&mut browser, "/login?user=alice", 5);
     assert_eq!((&page["user"], &page["count"], changes), (&json!("alice"), &json!(5), 0));
     let mut browser = mesh.browser();
     let (page, changes) = revisit(&mut browser, "/login-without-renewal?user=bob", 5);
     assert_eq!((&page["user"], &page["count"], changes), (&json!("bob"), &json!(5), 0));
+}
+
+/// What one upstream of the kind does for one browser, and two without a common store.
+fn takes_no_foreign_ids(cookie: &str, pair: [u16; 2]) {
+    let mesh = adopting(cookie, &pair[..1]);
+    let mut browser = mesh.browser();
+    browser.get("/count");
+    let before = browser.token();
+    for n in 2..6 {
+        assert_eq!(page(&browser.get("/count"))["count"], json!(n), "it knows its own id, which is renewed once");
+    }
+    assert_eq!(browser.token(), before);
+    assert_eq!(mesh.envoy.counter("adoption.renewed_again"), 0);
+
+    let mesh = adopting(cookie, &pair);
+    let mut browser = mesh.browser();
+    for _ in 0..20 {
+        page(&browser.get("/count"));
+    }
+    let before = browser.token();
+    for _ in 0..6 {
+        page(&browser.get("/count"));
+    }
+    assert_eq!(browser.token(), before, "no rotation storm");
+    wait::until("the renewals are counted", || (mesh.envoy.counter("adoption.renewed_again") > 6).then_some(()));
+    let line = format!("upstream.cookie {cookie}: the upstream renews its id with each request");
+    assert_eq!(mesh.envoy.log().matches(&line).count(), 1);
+}
+
+#[test]
+fn php_in_strict_mode_can_be_adopted_if_all_share_its_store() {
+    let pair = [Php::start(true), Php::start(true)];
+    takes_no_foreign_ids("PHPSESSID", pair.each_ref().map(Php::port));
+}
+
+#[test]
+fn express_session_can_be_adopted_if_all_share_its_store() {
+    let pair = [Express::start(), Express::start()];
+    takes_no_foreign_ids("connect.sid", pair.each_ref().map(Express::port));
 }

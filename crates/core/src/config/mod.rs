@@ -11,11 +11,13 @@ mod raw;
 mod rules;
 mod sections;
 
+use core::cell::RefCell;
 use core::fmt;
 use core::time::Duration;
 
 use serde::Deserialize;
 
+use crate::renewals::Renewals;
 use crate::set_cookie::SetCookie;
 use crate::time::Seconds;
 use crate::token::Keyring;
@@ -143,6 +145,8 @@ pub struct Config {
     pub bind: Vec<Vec<String>>,
     /// What the requests of some paths get.
     pub rules: Rules,
+    /// The one thing here that changes: what upstreams do to their own cookie.
+    pub(crate) renewals: RefCell<Renewals>,
 }
 
 /// What is wrong with a configuration, and where.
@@ -193,6 +197,7 @@ impl Config {
             cache,
             bind: sections::bind(raw.bind)?,
             rules: Rules::new(raw.rules)?,
+            renewals: RefCell::default(),
         })
     }
 }

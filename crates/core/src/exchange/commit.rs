@@ -12,6 +12,7 @@ use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
 use crate::edit::{GrpcStatus, LocalReply};
 use crate::id::SessionId;
+use crate::renewals::Renewal;
 use crate::rotation::{Rotation, Standing};
 use crate::time::UnixSeconds;
 use crate::token::{Token, Verified};
@@ -106,7 +107,10 @@ impl Exchange {
         if instructions.is_invalid {
             return self.write_failed(&session, held, WriteFailure::Invalid, slots, now);
         }
-        if instructions.is_write() {
+        if instructions.upstream_cookie.is_some() && self.is_renewed_again(&session, now) {
+            held.instructions.upstream_cookie = None;
+        }
+        if held.instructions.is_write() {
             return self.write(session, held, slots, now);
         }
         if matches!(session.origin, Origin::NotStored) && self.config.on_store_failure == OnStoreFailure::Deny {
@@ -143,6 +147,18 @@ impl Exchange {
             _ => None,
         };
         Step::Deliver(held.into_edits(cookie, None))
+    }
+
+    /// Whether the upstream's cookie stays what it is, because it changes with each request.
+    fn is_renewed_again(&mut self, session: &Session, now: UnixSeconds) -> bool {
+        let renewal = self.config.renewals.try_borrow_mut().map(|mut renewals| renewals.add(session.id, now));
+        let Ok(Renewal::Ignored { is_worth_a_line }) = renewal else { return false };
+        self.effects.counts.add(Counter::AdoptionRenewedAgain);
+        if let Some(name) = self.config.upstream.cookie.as_deref().filter(|_| is_worth_a_line) {
+            self.effects.warning =
+                Some(format!("upstream.cookie {name}: the upstream renews its id with each request"));
+        }
+        true
     }
 
     fn write(&mut self, session: Session, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
@@ -229,6 +245,11 @@ impl Exchange {
                 let cookie = (!is_replaced).then(|| self.end_cookie(session, now));
                 return Step::Deliver(held.into_edits(cookie, None));
             }
+            // Parallel requests renew side by side, and the first has ended the tokens of the others. Nothing is lost.
+            (Commit::Change { .. }, Outcome::Rotated) if held.instructions.is_mere_renewal() => {
+                self.effects.counts.add(Counter::WriteRotated);
+                return Step::Deliver(held.into_edits(None, None));
+            }
             (_, Outcome::Rotated) => {
                 self.effects.counts.add(Counter::WriteRotated);
                 WriteFailure::Ended
@@ -250,6 +271,10 @@ impl Exchange {
             (_, Outcome::Missing) => {
                 self.effects.counts.add(Counter::WriteEnded);
                 self.keep(session.id, now, None);
+                // The upstream has only named a session that nobody will come back to.
+                if held.instructions.is_mere_renewal() {
+                    return Step::Deliver(held.into_edits(None, None));
+                }
                 WriteFailure::Ended
             }
             (Commit::Create(_), Outcome::Taken(created)) => {

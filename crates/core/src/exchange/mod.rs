@@ -107,6 +107,8 @@ pub struct Effects {
     pub replaced: Option<SlotWrite>,
     /// A session to look up again when there is time: its copy is good, but the store should hear that it is in use.
     pub refresh: Option<LookUp>,
+    /// A line for the log.
+    pub warning: Option<String>,
     /// Whose request this is, for logs and other filters.
     pub identity: Option<Identity>,
 }

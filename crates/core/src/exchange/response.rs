@@ -40,6 +40,11 @@ impl Instructions {
         !self.patches.is_empty() || self.rotation() > Rotation::None
     }
 
+    /// Whether all they say is that the upstream has renewed its own id.
+    pub(super) fn is_mere_renewal(&self) -> bool {
+        self.upstream_cookie.is_some() && self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy
+    }
+
     /// Whether older tokens are to end: an upstream that renews its own id asks for that, too.
     pub(super) fn rotation(&self) -> Rotation {
         let renewed = if self.upstream_cookie.is_some() { Rotation::Asked } else { Rotation::None };

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use proptest::prelude::*;
+use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_assert_ne, prop_oneof, proptest};
 use serde_json::json;
 
 use super::world::{World, headers};
+use super::*;
 
 fn world() -> World {
     World::new(json!({
@@ -126,4 +127,67 @@ proptest! {
             prop_assert_ne!(next.upstream("x-session-id"), first.upstream("x-session-id"));
         }
     }
+}
+
+#[test]
+fn an_upstream_that_renews_with_each_request_is_heard_no_more_until_it_rests() {
+    let mut world = world();
+    let mut cookie = world.visit("", &[]).cookie().expect("issued");
+    let mut warnings = 0;
+    for n in 1..=12 {
+        world.now += 2;
+        let renewal = format!("PHPSESSID=renewed{n}; Path=/");
+        let patch = format!(r#"{{"n":{n}}}"#);
+        let seen = world.visit(&cookie, &[("set-cookie", &renewal), ("x-session-patch", &patch)]);
+        let is_ignored = seen.counts.contains(&Counter::AdoptionRenewedAgain);
+        assert_eq!(is_ignored, n > 4, "{n}");
+        assert!(!seen.client_all("set-cookie").iter().any(|line| line.contains("PHPSESSID")));
+        if let Some(warning) = &seen.effects.warning {
+            assert!(warning.contains("upstream.cookie PHPSESSID"), "{warning}");
+            warnings += 1;
+        }
+        cookie = seen.cookie().unwrap_or(cookie);
+    }
+    assert_eq!(warnings, 1);
+    let calls = world.calls.len();
+    let quiet = world.visit(&cookie, &[("set-cookie", "PHPSESSID=again; Path=/")]);
+    assert_eq!(quiet.upstream("cookie"), "PHPSESSID=renewed4", "the last one that was kept");
+    assert_eq!(quiet.upstream("x-session-data"), r#"{"n":12}"#, "patches are saved all the same");
+    assert_eq!((quiet.cookie(), quiet.status()), (None, 200));
+    assert!(!world.calls[calls..].iter().any(|call| call.starts_with("PATCH")), "{:?}", world.calls);
+
+    world.now += 61;
+    let login = world.visit(&cookie, &[("set-cookie", "PHPSESSID=later; Path=/")]);
+    assert_eq!(world.visit(&login.cookie().expect("rotated"), &[]).upstream("cookie"), "PHPSESSID=later");
+}
+
+#[test]
+fn parallel_renewals_are_delivered_whatever_became_of_them() {
+    let mut world = world();
+    let cookie = world.visit("", &[]).cookie().expect("issued");
+    let under_way: Vec<Exchange> = (0..4)
+        .map(|_| {
+            let mut exchange = Exchange::new(world.config.clone());
+            let Step::LookUp { look_up, .. } = world.request(&mut exchange, &headers(&[("cookie", &cookie)])) else {
+                panic!("looked up")
+            };
+            let callout = look_up.callout(&world.config);
+            assert!(matches!(world.answer(&mut exchange, &callout), Step::Forward { .. }));
+            exchange
+        })
+        .collect();
+    let mut last = cookie;
+    for (n, mut exchange) in under_way.into_iter().enumerate() {
+        let response = headers(&[("set-cookie", &format!("PHPSESSID=renewed{n}; Path=/"))]);
+        let now = world.now();
+        let Step::Call(callout) = exchange.response(&response, &world.slots, || now) else { panic!("committed") };
+        let Step::Deliver(edits) = world.answer(&mut exchange, &callout) else { panic!("delivered: {n}") };
+        let issued = edits.iter().find_map(|edit| match edit {
+            Edit::Add("set-cookie", line) => Some(str::from_utf8(line).unwrap().split(';').next().unwrap().to_owned()),
+            _ => None,
+        });
+        assert_eq!(issued.is_some(), n == 0, "only the first has a good token: {n}");
+        last = issued.unwrap_or(last);
+    }
+    assert_eq!(world.visit(&last, &[]).upstream("x-session-state"), "active");
 }

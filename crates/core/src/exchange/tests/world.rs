@@ -271,6 +271,7 @@ impl World {
             }
         }
         seen.effects.refresh = effects.refresh.or(seen.effects.refresh);
+        seen.effects.warning = effects.warning.or_else(|| seen.effects.warning.take());
         seen.effects.identity = effects.identity.or(seen.effects.identity);
     }
 
