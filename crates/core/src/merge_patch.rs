@@ -5,6 +5,7 @@
 
 mod spoken;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use spoken::{Spoken, parse_spoken};
@@ -40,6 +41,19 @@ pub fn apply(data: &mut Object, patch: Object) {
 /// write for half a character, is read as U+FFFD.
 #[must_use]
 pub fn parse_object(bytes: &[u8]) -> Option<Object> {
+    parse(bytes)
+}
+
+/// Parses bytes as a JSON array of objects, each as [`parse_object`] does.
+#[must_use]
+pub fn parse_objects(bytes: &[u8]) -> Option<Vec<Object>> {
+    parse(bytes)
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    if spoken::may_pass_for_a_number(bytes) {
+        return None;
+    }
     serde_json::from_slice(bytes).ok().or_else(|| {
         let whole = spoken::without_lone_surrogates(bytes)?;
         serde_json::from_slice(&whole).ok()

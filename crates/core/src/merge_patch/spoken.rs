@@ -60,6 +60,26 @@ pub(super) fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
     is_changed.then_some(whole)
 }
 
+/// What `serde_json` takes an object with only this key for, so that numbers keep their digits: a number.
+const NUMBER: &[u8] = b"$serde_json::private::Number";
+
+/// Whether an object in this JSON could be taken for a number. No application means that, so it is not JSON to us.
+pub(super) fn may_pass_for_a_number(json: &[u8]) -> bool {
+    let has = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|window| window == part);
+    let may_begin = json.contains(&b'$') || (json.contains(&b'\\') && has(json, b"\\u0024"));
+    if !may_begin {
+        return false;
+    }
+    let mut plain = Vec::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped = unit(rest).and_then(|unit| u8::try_from(unit).ok());
+        plain.push(escaped.unwrap_or(byte));
+        rest = if escaped.is_some() { rest.get(6..).unwrap_or_default() } else { after };
+    }
+    has(&plain, NUMBER)
+}
+
 /// The UTF-16 code unit that is escaped at the beginning of this text.
 fn unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
@@ -100,6 +120,23 @@ mod tests {
         ];
         for (value, patch) in rows {
             assert_eq!(read(value), *patch, "{}", value.escape_ascii());
+        }
+    }
+
+    /// Whatever the parser does to keep digits is nothing that a text can ask for.
+    #[test]
+    fn an_object_is_never_taken_for_a_number() {
+        for key in
+            ["$serde_json::private::Number", r"\u0024serde_json::private::Number", r"$serde_json::privat\u0065::Number"]
+        {
+            for value in [r#""1""#, "1", r#""x""#] {
+                let object = format!(r#"{{"user":{{"{key}":{value}}}}}"#);
+                assert_eq!(parse_object(object.as_bytes()), None, "{object}");
+                assert_eq!(super::super::parse_objects(format!("[{object}]").as_bytes()), None, "{object}");
+            }
+        }
+        for price in [r#"{"price":"$1"}"#, r#"{"$":1}"#, r#"{"a":"\u0024"}"#] {
+            assert!(parse_object(price.as_bytes()).is_some(), "{price}");
         }
     }
 

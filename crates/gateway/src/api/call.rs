@@ -5,7 +5,7 @@ use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use session_core::gateway_api as names;
 use session_core::id::SessionId;
-use session_core::merge_patch::{self, Object};
+use session_core::merge_patch;
 use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
 use session_core::time::Seconds;
 
@@ -247,7 +247,7 @@ impl Patch {
                 vec![patch.ok_or(Refusal::Malformed("the body is not a JSON object"))?]
             }
             PatchForm::Many => {
-                let patches = serde_json::from_slice::<Vec<Object>>(body).ok();
+                let patches = merge_patch::parse_objects(body);
                 patches.ok_or(Refusal::Malformed("the body is not a JSON array of objects"))?
             }
             PatchForm::None => {
