@@ -6,10 +6,13 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinError;
 
 use crate::api::Api;
 use crate::metrics::Metrics;
+use crate::sessions::SessionError;
 use crate::store::Store;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -21,12 +24,20 @@ pub struct Admin<S> {
     api: Arc<Api<S>>,
     metrics: Metrics,
     draining: watch::Receiver<bool>,
+    api_runtime: Handle,
 }
 
 impl<S: Store> Admin<S> {
-    /// The admin port of `api`.
-    pub const fn new(api: Arc<Api<S>>, metrics: Metrics, draining: watch::Receiver<bool>) -> Self {
-        Self { api, metrics, draining }
+    /// The admin port of `api`, which is served by the present runtime.
+    #[must_use]
+    pub fn new(api: Arc<Api<S>>, metrics: Metrics, draining: watch::Receiver<bool>) -> Self {
+        Self { api, metrics, draining, api_runtime: Handle::current() }
+    }
+
+    /// Asked where the API is served, since the store's connections belong there.
+    async fn ready(&self) -> Result<Result<(), SessionError>, JoinError> {
+        let api = Arc::clone(&self.api);
+        self.api_runtime.spawn(async move { api.ready().await }).await
     }
 
     /// Answers a request.
@@ -39,8 +50,9 @@ impl<S: Store> Admin<S> {
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "alive\n".to_owned()),
             "/readyz" if *self.draining.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
-            "/readyz" => match self.api.ready().await {
-                Ok(()) => text(StatusCode::OK, "ready\n".to_owned()),
+            "/readyz" => match self.ready().await {
+                Ok(Ok(())) => text(StatusCode::OK, "ready\n".to_owned()),
+                Ok(Err(error)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
                 Err(error) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n")),
             },
             "/metrics" => match self.metrics.render() {

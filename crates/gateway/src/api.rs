@@ -25,6 +25,7 @@ use self::call::{Call, Route, SessionCall};
 use self::problem::Refusal;
 use crate::config::Tokens;
 use crate::metrics::Metrics;
+use crate::server::Trusted;
 use crate::sessions::{Created, SessionError, Sessions};
 use crate::store::Store;
 
@@ -81,7 +82,7 @@ impl<S: Store> Api<S> {
         let started = Instant::now();
         let method = known(request.method());
         let route = Route::of(request.uri().path());
-        let (route_name, session) = (route.name(), route.session());
+        let (route_name, session, is_guarded) = (route.name(), route.session(), route.is_guarded());
         let request_id = request.headers().get("x-request-id").cloned();
         let path = tracing::enabled!(tracing::Level::DEBUG).then(|| route.loggable(request.uri().path()).to_owned());
 
@@ -95,6 +96,9 @@ impl<S: Store> Api<S> {
         let mut answer = outcome.unwrap_or_else(Refusal::answer);
         if let Some(id) = session.filter(|_| !is_stranger) {
             answer::about(&mut answer, id);
+        }
+        if is_guarded && !is_stranger {
+            answer.extensions_mut().insert(Trusted);
         }
 
         let status = answer.status().as_u16();

@@ -108,6 +108,11 @@ pub struct Flags {
     #[arg(long, env = "SESSION_GATEWAY_ON_MAX_SESSIONS", value_name = "WHAT", default_value = "end-oldest")]
     pub on_max_sessions: OnMaxSessions,
 
+    /// How long the head of a request may take to arrive
+    #[arg(long, env = "SESSION_GATEWAY_HEADER_TIMEOUT", value_name = "DURATION", default_value = "5s",
+          value_parser = duration)]
+    pub header_timeout: Duration,
+
     /// When a connection without requests is closed; keep it above the idle timeout of Envoy's cluster (1h unless set)
     #[arg(long, env = "SESSION_GATEWAY_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2h",
           value_parser = duration)]

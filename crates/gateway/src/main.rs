@@ -112,9 +112,13 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
 
     // The admin port outlives the API's drain: it is what tells that the process drains.
     let (drain, admin_drain) = (Drain::new(), Drain::new());
-    let listeners = bind(&flags.listen, flags.unix_socket_mode).await?;
-    let admin_listeners = bind(&flags.admin_listen, flags.unix_socket_mode).await?;
+    let listeners = bind(flags.listen.clone(), flags.unix_socket_mode).await?;
+    // A thread of its own: it answers whatever the API has to do.
+    let admin_runtime = Background(Some(Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
+    let admin_listeners = bind(flags.admin_listen.clone(), flags.unix_socket_mode);
+    let admin_listeners = admin_runtime.spawn(admin_listeners).await.map_err(std::io::Error::other)??;
     let connections = Connections {
+        header_timeout: flags.header_timeout,
         idle_timeout: flags.idle_timeout,
         most: flags.max_connections.get(),
         metrics: Some(metrics.clone()),
@@ -138,7 +142,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
             let admin = Arc::clone(&admin);
             async move { admin.answer(request).await }
         };
-        tokio::spawn(serve(listener, admin_connections.clone(), admin_drain.watch(), answer));
+        admin_runtime.spawn(serve(listener, admin_connections.clone(), admin_drain.watch(), answer));
     }
 
     either(&mut terminate, &mut interrupt).await;
@@ -162,9 +166,33 @@ async fn finish<S: Store>(drain: &Drain, api: &Api<S>) {
     api.finish().await;
 }
 
-async fn bind(addresses: &[Listen], mode: u32) -> Result<Vec<Listener>, BindError> {
+/// A runtime that is not waited for when it ends.
+struct Background(Option<Runtime>);
+
+impl Background {
+    fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        // There is one until the end.
+        match &self.0 {
+            Some(runtime) => runtime.spawn(task),
+            None => tokio::spawn(task),
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+async fn bind(addresses: Vec<Listen>, mode: u32) -> Result<Vec<Listener>, BindError> {
     let mut listeners = Vec::new();
-    for address in addresses {
+    for address in &addresses {
         listeners.push(Listener::bind(address, mode).await?);
     }
     Ok(listeners)

@@ -1,11 +1,13 @@
 //! Listening, HTTP connections, and the end of both.
 
+mod activity;
 mod listener;
+mod places;
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,19 +18,34 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, interval_at};
 
 use crate::metrics::Metrics;
 
+use self::activity::{Activity, Watch, Watched};
+use self::places::Places;
+
+pub use activity::Trusted;
 pub use listener::{BindError, Listener};
 
 /// After an `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// The largest head of an HTTP/2 request, decoded. The filter's are a tenth of it.
+const MOST_HEADER_BYTES: u32 = 16 * 1024;
+/// Streams that a peer may reset before they are answered (CVE-2023-44487).
+const MOST_RESETS: usize = 64;
+/// How often a silent HTTP/2 connection is asked whether its peer still lives, and how long that may take to say so.
+const PING_EVERY: Duration = Duration::from_mins(1);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// How connections are treated.
 #[derive(Clone)]
 pub struct Connections {
+    /// How long the head of a request may take: a connection's first from the start, each next one from its first byte.
+    /// A connection that nobody has shown a token on ([`Trusted`]) is closed after that without a request, too.
+    pub header_timeout: Duration,
     /// When one without requests is closed, at the earliest; at the latest after twice that.
     pub idle_timeout: Duration,
     /// How many there may be at a time.
@@ -78,35 +95,49 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let free = Arc::new(Semaphore::new(connections.most));
+    let places = Places::new(connections.most);
     let mut http = Builder::new(TokioExecutor::new());
-    http.http2().timer(TokioTimer::new());
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(MOST_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MOST_RESETS)
+        .max_local_error_reset_streams(MOST_RESETS);
     let http = Arc::new(http);
     loop {
         let accepted = async {
-            let place = Arc::clone(&free).acquire_owned().await;
-            (place, listener.accept().await)
+            let stream = listener.accept().await?;
+            let activity = Arc::<Activity>::default();
+            // One more than there may be has been accepted by now, and waits here.
+            let place = places.take(&activity).await;
+            io::Result::Ok((stream, activity, place))
         };
-        let (place, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = accepted => accepted,
             // Dropping the listener closes it: who connects now is refused and goes elsewhere.
             () = begun(&mut drain) => break,
         };
-        let stream = match accepted {
-            Ok(stream) => stream,
+        let (stream, activity, place) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
+                places.make_room();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
         let counted = connections.metrics.as_ref().map(Metrics::connection);
         let (http, drain, answer) = (Arc::clone(&http), drain.clone(), answer.clone());
-        let idle_timeout = connections.idle_timeout;
+        let watch = Watch::new(connections.header_timeout, connections.idle_timeout);
         tokio::spawn(async move {
             match stream {
-                listener::Stream::Tcp(stream) => converse(&http, stream, idle_timeout, drain, answer).await,
-                listener::Stream::Unix(stream) => converse(&http, stream, idle_timeout, drain, answer).await,
+                listener::Stream::Tcp(stream) => {
+                    converse(&http, Watched { stream, activity }, watch, drain, answer).await;
+                }
+                listener::Stream::Unix(stream) => {
+                    converse(&http, Watched { stream, activity }, watch, drain, answer).await;
+                }
             }
             drop((place, counted));
         });
@@ -124,8 +155,8 @@ async fn begun(drain: &mut watch::Receiver<bool>) {
 /// Carries one connection to its end.
 async fn converse<I, H, F>(
     http: &Builder<TokioExecutor>,
-    stream: I,
-    idle_timeout: Duration,
+    stream: Watched<I>,
+    mut watch: Watch,
     mut drain: watch::Receiver<bool>,
     answer: H,
 ) where
@@ -133,20 +164,22 @@ async fn converse<I, H, F>(
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let activity = Arc::new(Activity::default());
+    let activity = Arc::clone(&stream.activity);
     let seen = Arc::clone(&activity);
-    let service = service_fn(move |request| {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let open = Activity::request(&seen, request.version());
         let answered = answer(request);
-        let open = Activity::request(&seen);
         async move {
             let answer = answered.await;
+            if answer.extensions().get::<Trusted>().is_some() {
+                open.activity().trust();
+            }
             drop(open);
             Ok::<_, Infallible>(answer)
         }
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    // One timer a connection, for both versions of HTTP and for a peer that never says which.
-    let mut looks = interval_at(Instant::now() + idle_timeout, idle_timeout);
+    let mut looks = interval_at(Instant::now() + watch.every(), watch.every());
     let mut draining = false;
     let ended = loop {
         tokio::select! {
@@ -156,38 +189,11 @@ async fn converse<I, H, F>(
                 connection.as_mut().graceful_shutdown();
                 draining = true;
             }
-            _ = looks.tick() => if activity.none_since_last_look() { break Ok(()) },
+            _ = looks.tick() => if watch.ends(&activity) { break Ok(()) },
+            () = activity.is_unwanted.notified() => if activity.is_expendable() { break Ok(()) },
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection ended early");
-    }
-}
-
-/// The requests of one connection, so that an idle one can be told.
-#[derive(Default)]
-struct Activity {
-    open: AtomicUsize,
-    any: AtomicBool,
-}
-
-impl Activity {
-    /// Counts a request until the guard is dropped.
-    fn request(activity: &Arc<Self>) -> OpenRequest {
-        activity.open.fetch_add(1, Ordering::Relaxed);
-        activity.any.store(true, Ordering::Relaxed);
-        OpenRequest(Arc::clone(activity))
-    }
-
-    fn none_since_last_look(&self) -> bool {
-        !self.any.swap(false, Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0
-    }
-}
-
-struct OpenRequest(Arc<Activity>);
-
-impl Drop for OpenRequest {
-    fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }

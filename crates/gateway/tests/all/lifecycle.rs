@@ -166,7 +166,9 @@ async fn idle_connections_are_closed() {
 async fn connections_are_bounded() {
     let gateway = Gateway::start_with("memory:", &["--max-connections", "1"]);
     let mut first = Connection::open(&gateway.address).await.unwrap();
-    let get = || request("GET", "/x", &[], "");
+    // Nobody who has shown a good token has to make room.
+    let target = format!("/v1/sessions/{}", fresh_id());
+    let get = || request("GET", &target, &[], "");
     first.send(get()).await.unwrap();
     let mut second = Connection::open(&gateway.address).await.unwrap();
     let mut waiting = Box::pin(second.send(get()));

@@ -17,6 +17,7 @@ mod lifecycle;
 mod lost_answers;
 mod outage;
 mod panics;
+mod pressure;
 mod replicas;
 mod session_limit;
 mod store_contract;

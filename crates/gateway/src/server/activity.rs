@@ -1,0 +1,196 @@
+//! What a connection does, so that one that does nothing can be told.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::Version;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
+
+/// The mark of an answer to a caller with a good token, in the answer's extensions. Connections without one have to make
+/// room for others.
+#[derive(Clone, Copy, Debug)]
+pub struct Trusted;
+
+/// The requests of one connection, and what is read in between.
+#[derive(Default)]
+pub(super) struct Activity {
+    open: AtomicUsize,
+    /// Whether a request's head came since the last look.
+    any: AtomicBool,
+    /// Whether bytes came with which a request's head may have begun, and its end did not yet.
+    has_begun: AtomicBool,
+    is_trusted: AtomicBool,
+    /// Of HTTP/2 there are bytes that begin no request.
+    is_http2: AtomicBool,
+    pub(super) is_unwanted: Notify,
+}
+
+impl Activity {
+    /// Counts a request, whose head is complete, until the guard is dropped.
+    pub(super) fn request(activity: &Arc<Self>, version: Version) -> OpenRequest {
+        activity.open.fetch_add(1, Ordering::Relaxed);
+        activity.any.store(true, Ordering::Relaxed);
+        activity.has_begun.store(false, Ordering::Relaxed);
+        if version == Version::HTTP_2 {
+            activity.is_http2.store(true, Ordering::Relaxed);
+        }
+        OpenRequest(Arc::clone(activity))
+    }
+
+    /// The caller has shown a good token.
+    pub(super) fn trust(&self) {
+        self.is_trusted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may be closed to make room: nobody waits for an answer, nobody has shown a token.
+    pub(super) fn is_expendable(&self) -> bool {
+        !self.is_trusted.load(Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0
+    }
+
+    fn has_read(&self) {
+        if self.open.load(Ordering::Relaxed) == 0 && !self.is_http2.load(Ordering::Relaxed) {
+            self.has_begun.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Tells a request that is being answered.
+pub(super) struct OpenRequest(Arc<Activity>);
+
+impl OpenRequest {
+    pub(super) fn activity(&self) -> &Activity {
+        &self.0
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Looks at a connection again and again, [`every`](Self::every) so often, and says when it is over.
+///
+/// One timer a connection, for both versions of HTTP and for a peer that never says which, and no work for a request:
+/// so what takes longer than its time is noticed at the latest after twice that.
+pub(super) struct Watch {
+    idle_timeout: Duration,
+    every: Duration,
+    idle_for: Duration,
+    /// At the last look a head had begun.
+    had_begun: bool,
+}
+
+impl Watch {
+    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Self {
+        let every = header_timeout.min(idle_timeout);
+        Self { idle_timeout, every, idle_for: Duration::ZERO, had_begun: false }
+    }
+
+    pub(super) const fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// Whether the connection is to be closed.
+    pub(super) fn ends(&mut self, activity: &Activity) -> bool {
+        let any = activity.any.swap(false, Ordering::Relaxed);
+        if any || activity.open.load(Ordering::Relaxed) > 0 {
+            self.idle_for = Duration::ZERO;
+            self.had_begun = activity.has_begun.load(Ordering::Relaxed);
+            return false;
+        }
+        self.idle_for = self.idle_for.saturating_add(self.every);
+        let has_begun = activity.has_begun.load(Ordering::Relaxed);
+        let is_slow = self.had_begun && has_begun;
+        self.had_begun = has_begun;
+        is_slow || activity.is_expendable() || self.idle_for >= self.idle_timeout
+    }
+}
+
+/// A stream whose reads are noticed.
+pub(super) struct Watched<I> {
+    pub(super) stream: I,
+    pub(super) activity: Arc<Activity>,
+}
+
+impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.activity.has_read();
+        }
+        poll
+    }
+}
+
+impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watched() -> (Arc<Activity>, Watch) {
+        (Arc::default(), Watch::new(SECOND, 5 * SECOND))
+    }
+
+    #[test]
+    fn a_connection_without_a_token_has_one_look() {
+        let (activity, mut watch) = watched();
+        activity.has_read();
+        assert!(watch.ends(&activity));
+        let (activity, mut watch) = watched();
+        let open = Activity::request(&activity, Version::HTTP_11);
+        assert!(!watch.ends(&activity) && !watch.ends(&activity));
+        drop(open);
+        assert!(watch.ends(&activity));
+    }
+
+    #[test]
+    fn a_trusted_one_may_be_idle_but_not_half_way() {
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            let (activity, mut watch) = watched();
+            Activity::request(&activity, version).activity().trust();
+            let looks = (0..10).take_while(|_| !watch.ends(&activity)).count();
+            assert_eq!(looks, 5, "the look that sees the request, and four more");
+
+            let (activity, mut watch) = watched();
+            Activity::request(&activity, version).activity().trust();
+            activity.has_read();
+            let looks = (0..10).take_while(|_| !watch.ends(&activity)).count();
+            // A ping of HTTP/2 begins no request.
+            assert_eq!(looks, if version == Version::HTTP_2 { 5 } else { 1 });
+        }
+    }
+}
