@@ -3,6 +3,8 @@
 //! Servers disagree on what a cookie may contain, so nothing is decoded or normalised here: the lines
 //! are cut at `;`, the cookies that belong to us are taken out, and the rest goes on byte for byte.
 
+use crate::path;
+
 /// What the `Cookie` lines of one request held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookies<'a> {
@@ -14,11 +16,12 @@ pub struct Cookies<'a> {
     pub remaining: Option<Vec<Vec<u8>>>,
 }
 
-/// Takes the cookie `name` out of the request's `Cookie` lines, and any cookie named `drop` too.
+/// Takes the cookie `name` out of the request's `Cookie` lines, and any cookie that an upstream may take for `drop`.
 pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop: Option<&[u8]>) -> Cookies<'a> {
+    let is_dropped = |pair_name: &[u8]| drop.is_some_and(|drop| is_spelling_of(pair_name, drop));
     let is_taken = |pair: &[u8]| {
         let (pair_name, _) = split(pair);
-        pair_name == name || drop == Some(pair_name)
+        pair_name == name || is_dropped(pair_name)
     };
     let mut values = Vec::new();
     let mut is_any_taken = false;
@@ -27,10 +30,23 @@ pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop
         if pair_name == name {
             values.push(value.trim_ascii());
         }
-        is_any_taken |= pair_name == name || drop == Some(pair_name);
+        is_any_taken |= pair_name == name || is_dropped(pair_name);
     }
     let remaining = is_any_taken.then(|| lines.filter_map(|line| without(line, is_taken)).collect());
     Cookies { values, remaining }
+}
+
+/// Whether an upstream may take a cookie of this name for `own`. PHP turns spaces, `.` and `[` into `_`, takes what is
+/// before `[` for the name of a list, and decoded names before 8.0; others ignore case.
+fn is_spelling_of(name: &[u8], own: &[u8]) -> bool {
+    let decoded = path::decode(name);
+    let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
+    [name, &decoded].into_iter().any(|name| {
+        let list = name.split(|byte| *byte == b'[').next().unwrap_or_default();
+        // What follows a zero byte is not a part of the name to what is written in C.
+        let end = name.split(|byte| *byte == 0).next().unwrap_or_default();
+        [name, list, end].into_iter().any(|name| name.trim_ascii().iter().map(folded).eq(own.iter().map(folded)))
+    })
 }
 
 /// The line without the pairs that are taken; `None` when no pair is left.

@@ -1,76 +1,155 @@
 //! What upstreams may take a path for, so that a rule for a path can't be walked around.
 //!
-//! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Tomcat drops `;parameters`, Windows
-//! takes `\` for `/`. One and the same `:path` may so be several paths. `/account/..;/public` is `/public` to Tomcat, and below
-//! `/account/` to others. A rule has to hold whichever of them is behind it: [`readings`] gives them all, each in one
-//! spelling. They are only ever compared, never sent.
+//! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Windows takes `\` for `/`. Tomcat drops
+//! `;parameters` before it decodes, others after it. WSGI applications get `..` undone by nobody, a WHATWG URL parser
+//! undoes `%2e%2e` and nothing else. One and the same `:path` may so be several paths: `/account/..;/public` is
+//! `/public` to Tomcat, and below `/account/` to others. A rule has to hold whichever of them is behind it:
+//! [`Readings`] knows them all. They are only ever compared, never sent.
 
-/// What a request's `:path` may be to an upstream: without query, decoded as often as upstreams do, with and without
-/// parameters, in ASCII lower case, without empty or dot segments. Each starts with `/`.
-///
-/// What is encoded twice is read decoded twice, too: an upstream that decodes once too often is not rare.
-#[must_use]
-pub fn readings(path: &[u8]) -> Vec<Vec<u8>> {
-    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
-    let mut decoded = path.get(..end).unwrap_or_default().to_vec();
-    let mut readings = Vec::with_capacity(1);
-    let mut add = |reading| {
-        if !readings.contains(&reading) {
-            readings.push(reading);
-        }
-    };
-    for _ in 0..=DECODINGS {
-        add(fold(&decoded, Parameters::Kept));
-        if decoded.contains(&b';') {
-            add(fold(&decoded, Parameters::Dropped));
-        }
-        if !decoded.contains(&b'%') {
-            break;
-        }
-        decoded = decode(&decoded);
-    }
-    readings
+/// What a request's `:path` may be to an upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readings {
+    /// One of these, each in one spelling: in ASCII lower case, without query, empty or dot segments. Each starts with `/`.
+    Paths(Vec<Vec<u8>>),
+    /// What is left of one of these lists of segments after some were taken out: there is a `..` among them, and
+    /// upstreams differ in whether and when they let it take another segment along.
+    Segments(Vec<Vec<Vec<u8>>>),
+    /// Too long to be read in all the ways there are: any path.
+    Any,
 }
 
 /// How often upstreams decode a path, at most.
 const DECODINGS: usize = 2;
+/// The longest path that is read in more than one way, in bytes.
+const MAX_AMBIGUOUS: usize = 4096;
 
-/// What an upstream does with a segment's `;parameters` (RFC 3986 section 3.3).
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Parameters {
-    Kept,
-    Dropped,
-}
+impl Readings {
+    /// The readings of a `:path`, or of the prefix of a rule.
+    #[must_use]
+    pub fn of(path: &[u8]) -> Self {
+        let path = before_query(path);
+        let is_plain = !path.iter().any(|byte| matches!(byte, b'%' | b';' | b'\\'));
+        if is_plain && !segments(path).any(|segment| segment == b"..") {
+            return Self::Paths(vec![fold(path)]);
+        }
+        if path.len() > MAX_AMBIGUOUS {
+            return Self::Any;
+        }
+        let spellings = spellings(path);
+        let is_climbing = |spelling: &Vec<u8>| segments(spelling).any(|segment| segment == b"..");
+        if spellings.iter().any(is_climbing) {
+            let lists = spellings.iter().map(|spelling| segments(spelling).map(<[u8]>::to_ascii_lowercase).collect());
+            return Self::Segments(lists.collect());
+        }
+        let mut paths = Vec::with_capacity(1);
+        for spelling in spellings {
+            add(&mut paths, fold(&spelling));
+        }
+        Self::Paths(paths)
+    }
 
-fn fold(decoded: &[u8], parameters: Parameters) -> Vec<u8> {
-    let mut segments: Vec<&[u8]> = Vec::new();
-    for segment in decoded.split(|byte| matches!(byte, b'/' | b'\\')) {
-        let name = match parameters {
-            Parameters::Kept => segment,
-            Parameters::Dropped => segment.split(|byte| *byte == b';').next().unwrap_or_default(),
-        };
-        match name {
-            b"" | b"." => {}
-            b".." => {
-                segments.pop();
-            }
-            name => segments.push(name),
+    /// Whether one of the readings may start with a `prefix`, which is one that [`fold`](Readings::of) has left.
+    #[must_use]
+    pub fn may_be_below(&self, prefix: &[u8]) -> bool {
+        match self {
+            Self::Paths(paths) => paths.iter().any(|path| is_below(path, prefix)),
+            Self::Segments(lists) => lists.iter().any(|list| holds(list, prefix)),
+            Self::Any => true,
         }
     }
-    let mut folded = Vec::with_capacity(decoded.len() + 1);
-    for segment in &segments {
+}
+
+/// Whether the path starts with the prefix. The folder itself, written without its last `/`, does.
+#[must_use]
+pub fn is_below(path: &[u8], prefix: &[u8]) -> bool {
+    path.starts_with(prefix) || prefix.strip_suffix(b"/").is_some_and(|folder| !folder.is_empty() && path == folder)
+}
+
+/// Whether the segments of the prefix are in the list in their order, so that a path below it is left when the others
+/// are taken out.
+fn holds(list: &[Vec<u8>], prefix: &[u8]) -> bool {
+    let is_folder = prefix.ends_with(b"/");
+    let mut wanted = segments(prefix).peekable();
+    for segment in list {
+        let Some(next) = wanted.peek() else { break };
+        let next: &[u8] = next;
+        let is_last = wanted.clone().nth(1).is_none();
+        if segment == next || (is_last && !is_folder && segment.starts_with(next)) {
+            wanted.next();
+        }
+    }
+    wanted.peek().is_none()
+}
+
+/// Everything that a path may have become on its way to where it is compared, with its `..` still in it: decoded up to
+/// twice, with parameters and what looks like a query dropped or not before and after each decoding.
+fn spellings(path: &[u8]) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut level = vec![path.to_vec()];
+    for _ in 0..=DECODINGS {
+        let mut next = Vec::new();
+        for spelling in level {
+            for variant in [without_parameters(&spelling), before_query(&spelling).to_vec(), spelling] {
+                add(&mut next, decode(&variant));
+                add(&mut all, variant);
+            }
+        }
+        next.retain(|spelling| !all.contains(spelling));
+        level = next;
+    }
+    all
+}
+
+fn add(list: &mut Vec<Vec<u8>>, path: Vec<u8>) {
+    if !list.contains(&path) {
+        list.push(path);
+    }
+}
+
+/// What is before the query, or the fragment.
+fn before_query(path: &[u8]) -> &[u8] {
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
+    path.get(..end).unwrap_or_default()
+}
+
+/// The path without the `;parameters` of its segments (RFC 3986 section 3.3).
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let mut is_parameter = false;
+    let mut kept = Vec::with_capacity(path.len());
+    for byte in path {
+        is_parameter = match byte {
+            b'/' | b'\\' => false,
+            b';' => true,
+            _ => is_parameter,
+        };
+        if !is_parameter {
+            kept.push(*byte);
+        }
+    }
+    kept
+}
+
+/// The segments that mean something.
+fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    path.split(|byte| matches!(byte, b'/' | b'\\')).filter(|segment| !matches!(*segment, b"" | b"."))
+}
+
+/// One spelling of a path without `..`.
+fn fold(path: &[u8]) -> Vec<u8> {
+    let mut folded = Vec::with_capacity(path.len() + 1);
+    for segment in segments(path) {
         folded.push(b'/');
         folded.extend(segment.iter().map(u8::to_ascii_lowercase));
     }
-    let is_folder = decoded.last().is_none_or(|byte| matches!(byte, b'/' | b'\\'));
-    if is_folder || segments.is_empty() {
+    let last = path.rsplit(|byte| matches!(byte, b'/' | b'\\')).next().unwrap_or_default();
+    if folded.is_empty() || matches!(last, b"" | b".") {
         folded.push(b'/');
     }
     folded
 }
 
 /// Undoes percent-encoding once (RFC 3986 section 2.1); what isn't one stays.
-fn decode(path: &[u8]) -> Vec<u8> {
+pub(crate) fn decode(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
@@ -101,8 +180,8 @@ mod tests {
     use core::fmt::Write as _;
     use proptest::prelude::*;
 
-    fn all(path: &str) -> Vec<String> {
-        readings(path.as_bytes()).into_iter().map(|reading| String::from_utf8(reading).unwrap()).collect()
+    fn may_be(path: &str, prefix: &str) -> bool {
+        Readings::of(path.as_bytes()).may_be_below(prefix.as_bytes())
     }
 
     #[test]
@@ -130,19 +209,33 @@ mod tests {
             "\\account\\settings",
             "/account%5csettings",
             "account/settings",
+            // Tomcat drops parameters, then decodes.
+            "/%61ccount;%2f..%2f..%2fpublic/settings",
+            "/%2561ccount;%252f..%252f..%252fpublic/settings",
+            // A WHATWG parser undoes %2e%2e before anything is decoded, and does not merge slashes.
+            "/public%2fx/%2e%2e/account/settings",
+            "/account//../settings",
+            // What is decoded may look like a query.
+            "/account/settings%3fx",
         ] {
-            assert!(all(path).contains(&"/account/settings".to_owned()), "{path}: {:?}", all(path));
+            assert!(may_be(path, "/account/"), "{path}");
         }
     }
 
     /// What one upstream resolves away is a folder to another, which then serves what is below it.
     #[test]
     fn no_reading_hides_another() {
-        for path in
-            ["/account/..;/public", "/account/%2e%2e/public", "/account/%252e%252e/public", "/account/..%3b/public"]
-        {
-            assert!(all(path).iter().any(|reading| reading.starts_with("/account/")), "{path}: {:?}", all(path));
-            assert!(all(path).contains(&"/public".to_owned()), "{path}: {:?}", all(path));
+        for path in [
+            "/account/..;/public",
+            "/account/%2e%2e/public",
+            "/account/%252e%252e/public",
+            "/account/..%3b/public",
+            "/account%2f..%2fpublic",
+            "/users/%40me;%2f..%2f..%2f..%2faccount/public",
+        ] {
+            assert!(may_be(path, "/account/"), "{path}");
+            assert!(may_be(path, "/public"), "{path}");
+            assert!(!may_be(path, "/private/"), "{path}");
         }
     }
 
@@ -154,25 +247,175 @@ mod tests {
             ("*", "/*"),
             ("/account/", "/account/"),
             ("/account", "/account"),
-            ("/account/..", "/"),
-            ("/account/x/..", "/account"),
+            ("/Account/x/.", "/account/x/"),
             ("/100%", "/100%"),
             ("/%zz", "/%zz"),
             ("/%", "/%"),
+            ("/a;b", "/a"),
         ] {
-            assert_eq!(all(path), [expected], "{path}");
+            let Readings::Paths(paths) = Readings::of(path.as_bytes()) else { panic!("{path}") };
+            assert!(paths.contains(&expected.as_bytes().to_vec()), "{path}: {paths:?}");
+            assert!(paths.len() == 1 || path.contains(';'), "{path}: {paths:?}");
         }
     }
 
+    #[test]
+    fn a_long_path_is_read_in_one_way_or_counts_as_any() {
+        let long = "x".repeat(MAX_AMBIGUOUS);
+        assert!(!may_be(&format!("/{long}"), "/account/"));
+        assert!(may_be(&format!("/{long}%2f"), "/account/"));
+    }
+
+    /// What upstreams make of a path, as naively as it can be said.
+    mod upstream {
+        pub(super) fn cut(path: &str) -> String {
+            path.split(['?', '#']).next().unwrap().to_owned()
+        }
+
+        pub(super) fn drop_parameters(path: &str) -> String {
+            path.split('/').map(|segment| segment.split(';').next().unwrap()).collect::<Vec<_>>().join("/")
+        }
+
+        pub(super) fn decode(path: &str) -> String {
+            String::from_utf8_lossy(&super::super::decode(path.as_bytes())).into_owned()
+        }
+
+        pub(super) fn merge(path: &str) -> String {
+            let mut merged = path.to_owned();
+            while merged.contains("//") {
+                merged = merged.replace("//", "/");
+            }
+            merged
+        }
+
+        /// RFC 3986 section 5.2.4; `..` in whatever spelling `is_up` knows.
+        pub(super) fn resolve(path: &str, is_up: impl Fn(&str) -> bool, is_here: impl Fn(&str) -> bool) -> String {
+            let mut kept: Vec<&str> = Vec::new();
+            for segment in path.split('/').skip(1) {
+                if is_up(segment) {
+                    kept.pop();
+                } else if !is_here(segment) {
+                    kept.push(segment);
+                }
+            }
+            format!("/{}", kept.join("/"))
+        }
+
+        fn plain(path: &str) -> String {
+            resolve(path, |segment| segment == "..", |segment| segment == ".")
+        }
+
+        pub(super) fn tomcat(path: &str) -> String {
+            plain(&merge(&decode(&drop_parameters(&cut(path))).replace('\\', "/")))
+        }
+
+        pub(super) fn jetty(path: &str) -> String {
+            plain(&drop_parameters(&decode(&cut(path))))
+        }
+
+        pub(super) fn nginx(path: &str) -> String {
+            plain(&merge(&decode(&cut(path))))
+        }
+
+        pub(super) fn nginx_before_tomcat(path: &str) -> String {
+            tomcat(&nginx(path))
+        }
+
+        /// `decodeURIComponent(new URL(request.url, base).pathname)`
+        pub(super) fn node(path: &str) -> String {
+            let path = cut(path).replace('\\', "/");
+            let dots = |segment: &str| segment.to_ascii_lowercase().replace("%2e", ".");
+            decode(&resolve(&path, |segment| dots(segment) == "..", |segment| dots(segment) == "."))
+        }
+
+        /// `PATH_INFO`, as Flask and Django route it.
+        pub(super) fn wsgi(path: &str) -> String {
+            decode(&cut(path))
+        }
+
+        pub(super) fn php(path: &str) -> String {
+            plain(&decode(&cut(path)))
+        }
+
+        pub(super) fn twice(path: &str) -> String {
+            plain(&decode(&decode(&cut(path))))
+        }
+
+        pub(super) fn unnormalized(path: &str) -> String {
+            cut(path)
+        }
+    }
+
+    fn piece() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(vec![
+            "/",
+            "/",
+            "/",
+            "//",
+            "\\",
+            "%2f",
+            "%252f",
+            "%5c",
+            "..",
+            "..",
+            "%2e%2e",
+            ".%2E",
+            "%252e%252e",
+            ".",
+            ";",
+            "%3b",
+            "%253b",
+            ";v=1",
+            "?",
+            "%3f",
+            "#",
+            "account",
+            "account",
+            "%61ccount",
+            "%2561ccount",
+            "ACCOUNT",
+            "public",
+            "x",
+        ])
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// Whatever an upstream makes of a path: if that is below a prefix, the rule for it is known to matter.
+        #[test]
+        fn no_upstream_reads_what_is_not_read_here(pieces in proptest::collection::vec(piece(), 0..12)) {
+            let path = format!("/{}", pieces.concat());
+            let readings = Readings::of(path.as_bytes());
+            for (name, upstream) in [
+                ("Tomcat", upstream::tomcat as fn(&str) -> String),
+                ("Jetty", upstream::jetty),
+                ("nginx", upstream::nginx),
+                ("nginx before Tomcat", upstream::nginx_before_tomcat),
+                ("Node", upstream::node),
+                ("WSGI", upstream::wsgi),
+                ("PHP", upstream::php),
+                ("decoding twice", upstream::twice),
+                ("nothing", upstream::unnormalized),
+            ] {
+                let read = upstream(&path).to_ascii_lowercase();
+                for prefix in ["/account/", "/account", "/public/account/", "/acc", "/"] {
+                    if is_below(read.as_bytes(), prefix.as_bytes()) {
+                        prop_assert!(readings.may_be_below(prefix.as_bytes()), "{name} reads {path} as {read}: {readings:?}");
+                    }
+                }
+            }
+        }
+
         #[test]
         fn any_bytes_read_as_plain_paths(path: Vec<u8>) {
-            let readings = readings(&path);
-            prop_assert!((1..=6).contains(&readings.len()));
-            for reading in readings {
-                prop_assert_eq!(reading.first(), Some(&b'/'));
-                prop_assert!(!reading.windows(2).any(|pair| pair == b"//"));
-                prop_assert!(!reading.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b"."));
+            if let Readings::Paths(paths) = Readings::of(&path) {
+                prop_assert!(!paths.is_empty());
+                for reading in paths {
+                    prop_assert_eq!(reading.first(), Some(&b'/'));
+                    prop_assert!(!reading.windows(2).any(|pair| pair == b"//"));
+                    prop_assert!(!reading.split(|byte| *byte == b'/').any(|segment| segment == b".." || segment == b"."));
+                }
             }
         }
 
@@ -189,7 +432,7 @@ mod tests {
                     _ => spelled.push(symbol.to_ascii_uppercase()),
                 }
             }
-            prop_assert!(all(&spelled).contains(&path), "{spelled}: {:?}", all(&spelled));
+            prop_assert!(may_be(&spelled, &path), "{spelled}");
         }
     }
 }

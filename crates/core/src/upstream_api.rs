@@ -1,8 +1,8 @@
 //! The headers between the filter and upstreams.
 //!
 //! Requests carry the session; responses may change it. Clients can set none of them: whatever a
-//! client sends under these names is removed, also in the spelling with `_` that CGI-like
-//! upstreams can't tell from `-`.
+//! client sends under these names is removed, also in the spellings that CGI-like upstreams can't
+//! tell from them.
 
 /// Request: the session's id.
 pub const ID: &str = "x-session-id";
@@ -61,23 +61,58 @@ pub fn is_reserved(name: &[u8]) -> bool {
     is_spelling_of(name.get(..PREFIX.len()).unwrap_or_default(), PREFIX)
 }
 
-/// Whether `name` is `header`, or becomes it where `_` and `-` are the same.
+/// Whether upstreams may take `name` for `header`: CGI and PHP turn what is no letter or digit into `_`, so that
+/// `X.User`, `x~user` and `x_user` are all `HTTP_X_USER` to them. Letters count in any case.
 #[must_use]
 pub fn is_spelling_of(name: &[u8], header: &str) -> bool {
     name.len() == header.len()
-        && name.iter().zip(header.bytes()).all(|(symbol, expected)| match symbol {
-            b'_' => expected == b'-' || expected == b'_',
-            symbol => *symbol == expected,
-        })
+        && name.iter().zip(header.bytes()).all(|(symbol, expected)| folded(*symbol) == folded(expected))
+}
+
+/// What upstreams may take a byte of a header's name for.
+const fn folded(byte: u8) -> u8 {
+    if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// The variable that lighttpd's CGI, and PHP for a part of these, make of a header's name.
+    fn variable(name: &[u8]) -> String {
+        let symbol = |byte: &u8| if byte.is_ascii_alphanumeric() { char::from(byte.to_ascii_uppercase()) } else { '_' };
+        name.iter().map(symbol).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_one_variable_is_one_name(
+            name in proptest::collection::vec(prop_oneof![b'a'..=b'c', b'A'..=b'C', Just(b'-'), Just(b'_'), Just(b'.'), Just(b'~')], 0..5),
+            header in "[a-c_-]{0,5}",
+        ) {
+            prop_assert_eq!(is_spelling_of(&name, &header), variable(&name) == variable(header.as_bytes()));
+        }
+
+        #[test]
+        fn no_spelling_of_ours_passes(odd in proptest::collection::vec("[!#$%&'*+.^_`|~-]", 2), rest in "[a-z-]{1,10}") {
+            let name = format!("x{}session{}{rest}", odd[0], odd[1]);
+            prop_assert!(is_reserved(name.as_bytes()), "{}", name);
+        }
+    }
 
     #[test]
     fn every_spelling_is_reserved() {
-        for name in ["x-session-id", "x_session_id", "x-session_anything", "x_session-", "x-session-patch"] {
+        for name in [
+            "x-session-id",
+            "x_session_id",
+            "x-session_anything",
+            "x_session-",
+            "x-session-patch",
+            "x.session.subject",
+            "x~session!id",
+            "X-Session-Id",
+        ] {
             assert!(is_reserved(name.as_bytes()), "{name}");
         }
         for name in ["x-session", "x-sessions-id", "session-id", "x-user", "", "ü-session-id"] {

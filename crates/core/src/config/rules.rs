@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::hosts::{self, Hosts};
 use super::sections::seconds;
 use super::{ConfigError, error, raw};
-use crate::path;
+use crate::path::{Readings, is_below};
 use crate::time::Seconds;
 
 /// What the requests of a path get.
@@ -58,7 +58,9 @@ impl Rules {
                     "must be a path that starts with /, without query, parameters or percent-encoding",
                 ));
             }
-            let Some(prefix) = path::readings(prefix).pop() else { continue };
+            let climbs = || error(key("path_prefix"), "must have no .. segment and be at most 4096 bytes long");
+            let Readings::Paths(paths) = Readings::of(prefix) else { return Err(climbs()) };
+            let prefix = paths.into_iter().next().ok_or_else(climbs)?;
             let hosts = Hosts::new(&key("hosts"), rule.hosts.take())?;
             if rules.iter().any(|other| other.prefix == prefix && other.hosts.clashes(&hosts)) {
                 return Err(error(key("path_prefix"), "is another spelling of a prefix before it, for the same hosts"));
@@ -96,13 +98,24 @@ impl Rules {
             return Access::OPTIONAL;
         }
         let host = hosts::of_authority(authority);
-        let of_reading = |path: Vec<u8>| {
-            let fitting = self.rules.iter().filter(|rule| is_below(&path, &rule.prefix));
-            let ranked = fitting.filter_map(|rule| Some((rule.prefix.len(), rule.hosts.rank(&host)?, rule)));
-            let best = ranked.max_by_key(|(length, rank, _)| (*length, *rank));
-            best.map_or(Access::OPTIONAL, |(.., rule)| rule.access.clone())
-        };
-        path::readings(path).into_iter().map(of_reading).reduce(Access::and).unwrap_or(Access::OPTIONAL)
+        match Readings::of(path) {
+            Readings::Paths(paths) => {
+                paths.iter().map(|path| self.of_reading(&host, path)).reduce(Access::and).unwrap_or(Access::OPTIONAL)
+            }
+            // It may be below any prefix that it holds, and below none.
+            readings => {
+                let fitting = self.rules.iter().filter(|rule| rule.hosts.rank(&host).is_some());
+                let possible = fitting.filter(|rule| readings.may_be_below(&rule.prefix));
+                possible.map(|rule| rule.access.clone()).fold(Access::OPTIONAL, Access::and)
+            }
+        }
+    }
+
+    fn of_reading(&self, host: &[u8], path: &[u8]) -> Access {
+        let fitting = self.rules.iter().filter(|rule| is_below(path, &rule.prefix));
+        let ranked = fitting.filter_map(|rule| Some((rule.prefix.len(), rule.hosts.rank(host)?, rule)));
+        let best = ranked.max_by_key(|(length, rank, _)| (*length, *rank));
+        best.map_or(Access::OPTIONAL, |(.., rule)| rule.access.clone())
     }
 }
 
@@ -158,11 +171,6 @@ impl Access {
     }
 }
 
-/// Whether the path starts with the prefix. The folder itself, written without its last `/`, does.
-fn is_below(path: &[u8], prefix: &[u8]) -> bool {
-    path.starts_with(prefix) || prefix.strip_suffix(b"/").is_some_and(|folder| !folder.is_empty() && path == folder)
-}
-
 fn is_target(target: &str) -> bool {
     let is_path = target.starts_with('/') && !target.starts_with("//");
     let is_address = target.starts_with("https://") || target.starts_with("http://");
@@ -194,6 +202,7 @@ mod tests {
         .unwrap();
         let required = Access::Session { is_strict: false, login: Some(Rc::default()) };
         let strict = Access::Session { is_strict: true, login: None };
+        let both = Access::Session { is_strict: true, login: Some(Rc::default()) };
         let rows: &[(&str, &Access)] = &[
             ("/", &strict),
             ("/x", &strict),
@@ -204,13 +213,14 @@ mod tests {
             ("/static/account", &required),
             ("/static/%61ccount/x", &required),
             ("/static//account/x", &required),
-            ("/static/x/..%2faccount/", &required),
             ("/static/ACCOUNT;v=1/", &required),
             ("/static/../x", &strict),
-            // Public to one upstream, private to another.
-            ("/static/account/..;/public", &required),
-            ("/static/account/%2e%2e/public", &required),
-            ("/static/account/%252e%252e/public", &required),
+            // Public to one upstream, private to another, below `/` in any case.
+            ("/static/x/..%2faccount/", &both),
+            ("/static/account/..;/public", &both),
+            ("/static/account/%2e%2e/public", &both),
+            ("/static/account/%252e%252e/public", &both),
+            ("/%73tatic/%61ccount;%2f..%2f..%2fpublic/x", &both),
             ("/apix", &Access::OPTIONAL),
         ];
         for (path, access) in rows {

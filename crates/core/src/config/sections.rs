@@ -219,13 +219,15 @@ fn expose(raw: BTreeMap<String, String>) -> Result<Vec<(String, String)>, Config
         if !is_token(&header) {
             return Err(error(path(), "must be a header name"));
         }
-        if RESERVED_HEADERS.contains(&&*header)
+        let is_spelling = |other: &str| upstream_api::is_spelling_of(header.as_bytes(), other);
+        if RESERVED_HEADERS.iter().any(|reserved| is_spelling(reserved))
             || upstream_api::is_reserved(header.as_bytes())
             || header.starts_with("x-envoy-")
         {
             return Err(error(path(), format!("{header} is reserved")));
         }
-        if exposed.iter().any(|(_, other)| *other == header) {
+        // In whatever spelling: PHP and CGI would not tell them apart.
+        if exposed.iter().any(|(_, other)| is_spelling(other)) {
             return Err(error(path(), format!("{header} is used twice")));
         }
         exposed.push((key, header));

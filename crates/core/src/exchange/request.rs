@@ -166,7 +166,7 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
     let mut edits = Vec::with_capacity(8);
     if let Some(mut lines) = incoming.cookie {
         if let Some(name) = &config.upstream.cookie {
-            append(&mut lines, name, outgoing.upstream_cookie);
+            prepend(&mut lines, name, outgoing.upstream_cookie);
         }
         replace_all(&mut edits, "cookie", lines);
     }
@@ -203,7 +203,7 @@ pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
     let mut edits = Vec::new();
     if let Some(mut lines) = incoming.cookie {
         if let Some(name) = &config.upstream.cookie {
-            append(&mut lines, name, &incoming.fresh_id.to_string());
+            prepend(&mut lines, name, &incoming.fresh_id.to_string());
         }
         replace_all(&mut edits, "cookie", lines);
     }
@@ -211,14 +211,14 @@ pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
     edits
 }
 
-/// Adds a cookie to the end of the first line: some servers read only that one.
-fn append(lines: &mut Vec<Vec<u8>>, name: &str, value: &str) {
-    let cookie = [name, "=", value].concat();
+/// Puts a cookie in front of the first line: some servers read only that one, and PHP takes the first of a name.
+fn prepend(lines: &mut Vec<Vec<u8>>, name: &str, value: &str) {
+    let mut cookie = [name, "=", value].concat().into_bytes();
     match lines.first_mut() {
         Some(line) => {
-            line.extend(b"; ");
-            line.extend(cookie.as_bytes());
+            cookie.extend(b"; ");
+            line.splice(..0, cookie);
         }
-        None => lines.push(cookie.into_bytes()),
+        None => lines.push(cookie),
     }
 }

@@ -189,7 +189,7 @@ fn adoption_gives_the_upstream_our_id_as_its_own() {
     let first =
         world.visit_with(request.clone(), &[("set-cookie", "JSESSIONID=00000000000000000000000000000001; Path=/")]);
     let id = first.upstream("x-session-id").to_owned();
-    assert_eq!(first.upstream_all("cookie"), [format!("a=1; JSESSIONID={id}")]);
+    assert_eq!(first.upstream_all("cookie"), [format!("JSESSIONID={id}; a=1")]);
     assert!(!first.client_all("set-cookie").iter().any(|line| line.contains("JSESSIONID")));
 
     // Without any other cookie the upstream still gets its own.
