@@ -133,7 +133,7 @@ fn http_1_1_trailers_are_cleaned_too_where_envoy_lets_them_pass() {
             TRAILERS.into_iter().filter(|name| !trailers.all(name).is_empty()).map(str::to_owned).collect();
         let seen = seen.join(" ");
         connection.send(format!(
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-digest\r\n\r\n{:x}\r\n{seen}\r\n0\r\n\
+            "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\ntrailer: x-digest\r\n\r\n{:x}\r\n{seen}\r\n0\r\n\
              x-session-patch: {{\"user\":\"root\"}}\r\nx-session-error: none\r\nx-digest: 1\r\n\r\n",
             seen.len()
         ));
