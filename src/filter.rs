@@ -36,6 +36,7 @@ impl Filter {
                 Flow::Kept => Verdict::Hold,
             };
         }
+        host::remove_cookies();
         host::reply(&UNABLE);
         Verdict::Hold
     }
@@ -72,7 +73,10 @@ impl session_abi::Filter for Filter {
 
     fn request_headers(&mut self, stream: u32) -> Verdict {
         self.event(stream, |exchange, worker, now| {
-            let Some(fresh_id) = worker.fresh_id() else { return Step::Reply(UNABLE) };
+            let Some(fresh_id) = worker.fresh_id() else {
+                host::remove_cookies();
+                return Step::Reply(UNABLE);
+            };
             let pairs = host::request_headers();
             let headers = pairs.to_vec();
             let binding = host::binding(&worker.config.bind);

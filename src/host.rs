@@ -87,6 +87,12 @@ fn edit(map: Map, edits: &[Edit]) {
     }
 }
 
+/// Takes the request's cookies away, where nobody has looked which of them is the token. In the response's callback there is
+/// no request any more to take them from.
+pub(crate) fn remove_cookies() {
+    let _ = hostcalls::remove_header(Map::Request, "cookie");
+}
+
 pub(crate) fn http_call(cluster: &str, callout: &Callout, timeout: Duration) -> Result<u32, Refused> {
     let headers: Vec<_> = callout.headers.iter().map(|(name, value)| (*name, value.as_ref())).collect();
     hostcalls::http_call(cluster, &headers, &callout.body, timeout)

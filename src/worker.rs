@@ -66,6 +66,7 @@ impl Worker {
 
     /// Carries out the step that an event of this stream led to, and those that follow from it.
     pub(crate) fn carry_out(&mut self, stream: u32, exchange: &mut Exchange, mut step: Step, now: &Moment) -> Flow {
+        host::apply(Side::Request, &exchange.take_request_edits());
         let flow = loop {
             let is_sent = match step {
                 Step::Wait => break Flow::Kept,

@@ -14,14 +14,16 @@ pub enum Readings {
     /// What is left of one of these lists of segments after some were taken out: there is a `..` among them, and
     /// upstreams differ in whether and when they let it take another segment along.
     Segments(Vec<Vec<Vec<u8>>>),
-    /// Too long to be read in all the ways there are: any path.
+    /// Too long, or too contrived, to be read in all the ways there are: any path.
     Any,
 }
 
 /// How often upstreams decode a path, at most.
 const DECODINGS: usize = 2;
 /// The longest path that is read in more than one way, in bytes.
-const MAX_AMBIGUOUS: usize = 4096;
+const MAX_AMBIGUOUS: usize = 2048;
+/// The most spellings of one path that are looked at.
+const MAX_SPELLINGS: usize = 64;
 
 impl Readings {
     /// The readings of a `:path`, or of the prefix of a rule.
@@ -35,7 +37,7 @@ impl Readings {
         if path.len() > MAX_AMBIGUOUS {
             return Self::Any;
         }
-        let spellings = spellings(path);
+        let Some(spellings) = spellings(path) else { return Self::Any };
         let is_climbing = |spelling: &Vec<u8>| segments(spelling).any(|segment| segment == b"..");
         if spellings.iter().any(is_climbing) {
             let lists = spellings.iter().map(|spelling| segments(spelling).map(<[u8]>::to_ascii_lowercase).collect());
@@ -82,22 +84,33 @@ fn holds(list: &[Vec<u8>], prefix: &[u8]) -> bool {
 }
 
 /// Everything that a path may have become on its way to where it is compared, with its `..` still in it: decoded up to
-/// twice, with parameters and what looks like a query dropped or not before and after each decoding.
-fn spellings(path: &[u8]) -> Vec<Vec<u8>> {
+/// twice, with parameters and what looks like a query dropped or not before and after each decoding. `None` if that is too
+/// much for what anybody sends in good faith.
+fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     let mut level = vec![path.to_vec()];
     for _ in 0..=DECODINGS {
         let mut next = Vec::new();
         for spelling in level {
-            for variant in [without_parameters(&spelling), before_query(&spelling).to_vec(), spelling] {
+            let cut = before_query(&spelling).to_vec();
+            // What looks like a query may be in a segment that is taken out before anybody looks.
+            let trimmed = without(&spelling, b"?#", b"/\\");
+            let variants = [cut, trimmed, spelling].into_iter().flat_map(|path| {
+                // To Tomcat a parameter goes on behind a backslash.
+                [without(&path, b";", b"/\\"), without(&path, b";", b"/"), path]
+            });
+            for variant in variants {
                 add(&mut next, decode(&variant));
                 add(&mut all, variant);
             }
         }
         next.retain(|spelling| !all.contains(spelling));
         level = next;
+        if all.len() > MAX_SPELLINGS {
+            return None;
+        }
     }
-    all
+    Some(all)
 }
 
 fn add(list: &mut Vec<Vec<u8>>, path: Vec<u8>) {
@@ -112,17 +125,14 @@ fn before_query(path: &[u8]) -> &[u8] {
     path.get(..end).unwrap_or_default()
 }
 
-/// The path without the `;parameters` of its segments (RFC 3986 section 3.3).
-fn without_parameters(path: &[u8]) -> Vec<u8> {
-    let mut is_parameter = false;
+/// The path without what follows one of the `marks` up to the next of the `ends`: the `;parameters` of its segments (RFC
+/// 3986 section 3.3).
+fn without(path: &[u8], marks: &[u8], ends: &[u8]) -> Vec<u8> {
+    let mut is_dropped = false;
     let mut kept = Vec::with_capacity(path.len());
     for byte in path {
-        is_parameter = match byte {
-            b'/' | b'\\' => false,
-            b';' => true,
-            _ => is_parameter,
-        };
-        if !is_parameter {
+        is_dropped = marks.contains(byte) || (is_dropped && !ends.contains(byte));
+        if !is_dropped {
             kept.push(*byte);
         }
     }
@@ -380,7 +390,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4096))]
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
 
         /// Whatever an upstream makes of a path: if that is below a prefix, the rule for it is known to matter.
         #[test]

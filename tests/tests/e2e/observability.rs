@@ -143,3 +143,39 @@ fn no_secret_is_logged_however_much_is() {
         }
     }
 }
+
+/// Whoever has the access log print `Cookie` finds no token in it, whatever the filter did with the request.
+#[test]
+fn no_token_is_in_an_access_log_that_prints_cookies() {
+    let log = json!([{
+        "name": "envoy.access_loggers.stdout",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+            "log_format": {"text_format_source": {"inline_string": "logged %RESPONSE_CODE% [%REQ(COOKIE)%]\n"}}
+        }
+    }]);
+    let rules = json!([
+        {"path_prefix": "/account/", "session": "required"},
+        {"path_prefix": "/page/", "session": "required", "redirect": "/login"}
+    ]);
+    let mut mesh = Mesh::configured(|envoy| {
+        envoy.manager(json!({"access_log": log})).plugin(json!({"rules": rules, "cache": {"ttl": "0s"}}))
+    });
+    let mut browser = mesh.browser();
+    browser.send(Request::get("/").respond("x-session-patch", r#"{"n":1}"#));
+    let token = browser.token().unwrap();
+    browser.set("theme", "dark");
+    for (path, status) in [("/", 200), ("/account/", 401), ("/page/", 302)] {
+        assert_eq!(browser.get(path).status, status, "{path}");
+    }
+    mesh.gateway.stop();
+    assert_eq!(browser.get("/").status, 503);
+    let log = wait::until("all are logged", || {
+        let log = mesh.envoy.log();
+        (log.matches("logged ").count() >= 5).then_some(log)
+    });
+    assert!(!log.contains(&token));
+    for status in [200, 401, 302, 503] {
+        assert!(log.contains(&format!("logged {status} [theme=dark]")), "{status}: {log}");
+    }
+}

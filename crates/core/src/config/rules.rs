@@ -58,7 +58,7 @@ impl Rules {
                     "must be a path that starts with /, without query, parameters or percent-encoding",
                 ));
             }
-            let climbs = || error(key("path_prefix"), "must have no .. segment and be at most 4096 bytes long");
+            let climbs = || error(key("path_prefix"), "must have no .. segment and be at most 2048 bytes long");
             let Readings::Paths(paths) = Readings::of(prefix) else { return Err(climbs()) };
             let prefix = paths.into_iter().next().ok_or_else(climbs)?;
             let hosts = Hosts::new(&key("hosts"), rule.hosts.take())?;

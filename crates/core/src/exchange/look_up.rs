@@ -64,6 +64,7 @@ impl Exchange {
         self.effects.counts.add(Counter::CacheMiss);
         let look_up = LookUp { id: token.id, seen: token.version };
         let is_shareable = !incoming.is_strict;
+        self.effects.request = incoming.without_token();
         self.phase = Phase::LookingUp { incoming, verified, stale, asked: now };
         Step::LookUp { look_up, is_shareable }
     }
@@ -246,6 +247,7 @@ impl Exchange {
         found: Option<Found>,
     ) -> Step {
         if let Some(reply) = incoming.login.take().and_then(|demand| demand.unmet(found.as_ref())) {
+            self.effects.request = incoming.without_token();
             self.effects.counts.add(Counter::RequestLogin);
             self.phase = Phase::Finished;
             return Step::Reply(reply);

@@ -99,6 +99,8 @@ impl LookUp {
 /// What the events of an exchange lead to besides their steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
+    /// What to change of a request that is held or answered: see [`Exchange::take_request_edits`].
+    pub request: Vec<Edit>,
     /// What to count.
     pub counts: Counts,
     /// What to put into the cache.
@@ -190,6 +192,12 @@ impl Exchange {
     #[must_use]
     pub fn new(config: Rc<Config>) -> Self {
         Self { config, phase: Phase::Idle, effects: Effects::default() }
+    }
+
+    /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before the
+    /// rest of the [`effects`](Self::effects): from then on an access log may be written at any time.
+    pub fn take_request_edits(&mut self) -> Vec<Edit> {
+        mem::take(&mut self.effects.request)
     }
 
     /// What there is to do since this was last asked, besides the steps.

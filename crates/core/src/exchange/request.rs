@@ -144,6 +144,18 @@ fn verify(
 }
 
 impl Incoming {
+    /// The edits for a request that goes nowhere, or not yet: its client may hang up, or get an answer in place of the
+    /// upstream's, and an access log must not have the token even then.
+    pub(super) fn without_token(&self) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        if self.has_cookie
+            && let Some(lines) = &self.cookie
+        {
+            replace_all(&mut edits, "cookie", lines.clone());
+        }
+        edits
+    }
+
     /// Takes the best token that is left.
     pub(super) fn next_token(&mut self) -> Option<Verified> {
         self.best.take().or_else(|| self.rivals.pop())

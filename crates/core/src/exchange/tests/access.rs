@@ -181,3 +181,22 @@ fn the_identity_is_what_the_upstream_sees() {
     assert_eq!(identity.state.as_str(), seen.upstream("x-session-state"));
     assert_eq!(get(&mut world, "/api/", "", &[]).effects.identity, None);
 }
+
+/// An access log may print `Cookie`.
+#[test]
+fn a_request_that_the_filter_answers_or_holds_has_no_token_left() {
+    let rules = json!([{"path_prefix": "/account/", "session": "required"}]);
+    for gateway in [Gateway::Up, Gateway::Down] {
+        for write in [&[][..], &[("x-session-patch", r#"{"n":1}"#)]] {
+            let mut world = World::new(json!({"rules": rules}));
+            let cookie = world.visit("", write).cookie().unwrap();
+            world.gateway = gateway;
+            let line = format!("theme=dark; {cookie}");
+            let request = headers(&[(":method", "GET"), (":path", "/account/"), ("cookie", &line)]);
+            let seen = world.visit_with(request, &[]);
+            assert!(matches!(seen.status(), 401 | 503));
+            let cookies: Vec<_> = seen.request.iter().filter(|(name, _)| name == "cookie").collect();
+            assert_eq!(cookies, [&("cookie".to_owned(), b"theme=dark".to_vec())]);
+        }
+    }
+}

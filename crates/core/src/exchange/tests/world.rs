@@ -55,6 +55,8 @@ impl Slots for SlotMap {
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     upstream: Option<HeaderList>,
+    /// The request as an access log has it, if the filter has answered.
+    pub(super) request: HeaderList,
     client: HeaderList,
     pub(super) reply: Option<LocalReply>,
     pub(super) counts: Vec<Counter>,
@@ -218,6 +220,7 @@ impl World {
         let mut seen = Seen::default();
         let mut step = self.request(exchange, &request);
         loop {
+            apply(&mut request, exchange.take_request_edits());
             self.take_effects(exchange, &mut seen);
             step = match step {
                 Step::LookUp { look_up, .. } => {
@@ -238,6 +241,7 @@ impl World {
                     break;
                 }
                 Step::Reply(reply) => {
+                    seen.request.clone_from(&request);
                     seen.client = reply.headers.iter().map(|(n, v)| (n.clone().into_owned(), v.clone())).collect();
                     seen.reply = Some(reply);
                     break;
