@@ -136,6 +136,7 @@ impl Metrics {
             Err(StoreError::Unavailable(_)) => "unavailable",
             Err(StoreError::Unknown(_)) => "unknown",
             Err(StoreError::Refused(_)) => "refused",
+            Err(StoreError::TooLarge { .. }) => "too_large",
         };
         self.0.store.get_or_create(&StoreLabels { operation, result }).inc();
         outcome

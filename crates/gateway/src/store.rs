@@ -32,7 +32,7 @@ pub use replicated::{OneCopy, Replicated};
 ///   one succeeds. [`touch`](Self::touch) may or may not count as such a write.
 /// * *Expiry.* A value is gone once its time to live is over, give or take a second. It may be gone earlier;
 ///   it is never replaced by an older one.
-/// * *Honest errors.* [`StoreError::Unavailable`] and [`StoreError::Refused`] mean that the write has not happened and
+/// * *Honest errors.* [`StoreError::Unavailable`], [`StoreError::TooLarge`] and [`StoreError::Refused`] mean that the write has not happened and
 ///   never will; everything else is [`StoreError::Unknown`].
 /// * *Bounded time.* No call waits for ever.
 ///
@@ -58,6 +58,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Gives whatever is under `key` by then a new time to live; `false` if there is nothing.
     fn touch(&self, key: &Key, ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// Fails with [`StoreError::TooLarge`] if a value of so many bytes is larger than the store keeps, as far as that is
+    /// known; writes look at it themselves.
+    fn admit(&self, _key: &Key, _bytes: usize) -> Result<(), StoreError> {
+        Ok(())
+    }
 
     /// Succeeds while any part of the store answers: one that is away must not take the gateway out of service for the
     /// keys of the others.
@@ -99,6 +105,12 @@ pub enum StoreError {
     /// The request was sent and no answer came. A write may have taken effect, or may still do so.
     #[error("the store did not answer: {0}")]
     Unknown(String),
+    /// The value is larger than the store keeps. Nothing was written, and what was there still is.
+    #[error("the data is larger than the store keeps under one key, {limit} bytes with key and overhead")]
+    TooLarge {
+        /// The most bytes, key and overhead included.
+        limit: usize,
+    },
     /// It refuses this value or key, and will again. Nothing was written.
     #[error("the store refuses: {0}")]
     Refused(String),

@@ -10,6 +10,7 @@ use session_core::record::ChangeError;
 
 use super::{Answer, answer};
 use crate::sessions::SessionError;
+use crate::store::StoreError;
 
 /// Why a request is not answered with what it wants.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ impl Refusal {
     /// The error, if it is the store that failed.
     pub(super) fn store_failure(&self) -> Option<&SessionError> {
         match self {
+            Self::Session(SessionError::Store(StoreError::TooLarge { .. })) => None,
             Self::Session(error @ (SessionError::Store(_) | SessionError::TimedOut | SessionError::Stored(_))) => {
                 Some(error)
             }
@@ -100,9 +102,8 @@ impl Refusal {
                 SessionError::PreconditionFailed { .. } | SessionError::Change(ChangeError::TokenEnded) => {
                     (StatusCode::PRECONDITION_FAILED, None)
                 }
-                SessionError::Change(ChangeError::DataTooLarge { .. } | ChangeError::SubjectTooLong) => {
-                    (StatusCode::PAYLOAD_TOO_LARGE, None)
-                }
+                SessionError::Change(ChangeError::DataTooLarge { .. } | ChangeError::SubjectTooLong)
+                | SessionError::Store(StoreError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
                 SessionError::Change(ChangeError::SubjectAmbiguous(_)) => (StatusCode::BAD_REQUEST, None),
                 // Trying again does not mend a damaged record; ending the session does.
                 SessionError::Change(ChangeError::Stored(_)) | SessionError::Stored(_) => {
@@ -124,6 +125,7 @@ impl Refusal {
             Self::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
             Self::BodyTooSlow => "the body took too long to arrive".to_owned(),
             // The store's addresses are nobody's business outside; the log has them.
+            Self::Session(SessionError::Store(error @ StoreError::TooLarge { .. })) => error.to_string(),
             Self::Session(SessionError::Store(_)) => "the store failed".to_owned(),
             Self::Session(error) => error.to_string(),
             Self::Panicked => "an error in the gateway".to_owned(),

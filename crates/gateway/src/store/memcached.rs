@@ -61,6 +61,10 @@ impl Memcached {
 }
 
 impl Store for Memcached {
+    fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
+        self.node(key)?.admit(key.as_str().len() + bytes)
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let node = self.node(key)?;
         let result = node.read(Get::new(key.as_str()).meta(Meta::NONE.cas().ttl())).await?;
@@ -70,7 +74,7 @@ impl Store for Memcached {
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
         let ttl = lifetime(ttl)?;
         let node = self.node(key)?;
-        let result = node.write(Set::new(key.as_str(), value).ttl(ttl).add()).await?;
+        let result = node.store(key, value, Set::new(key.as_str(), value).ttl(ttl).add()).await?;
         match result.status {
             MutationStatus::Applied => Ok(true),
             MutationStatus::AlreadyExists => Ok(false),
@@ -81,7 +85,7 @@ impl Store for Memcached {
     async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
         let ttl = lifetime(ttl)?;
         let node = self.node(key)?;
-        let result = node.write(Set::new(key.as_str(), value).ttl(ttl).compare_cas(cas.0)).await?;
+        let result = node.store(key, value, Set::new(key.as_str(), value).ttl(ttl).compare_cas(cas.0)).await?;
         match result.status {
             MutationStatus::Applied => Ok(Replaced::Stored),
             MutationStatus::CasMismatch => Ok(Replaced::Conflict),
@@ -93,7 +97,7 @@ impl Store for Memcached {
     async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
         let ttl = lifetime(ttl)?;
         let node = self.node(key)?;
-        let result = node.write(Set::new(key.as_str(), value).ttl(ttl)).await?;
+        let result = node.store(key, value, Set::new(key.as_str(), value).ttl(ttl)).await?;
         match result.status {
             MutationStatus::Applied => Ok(()),
             other => Err(unexpected("set", other)),

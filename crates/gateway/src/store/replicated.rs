@@ -129,6 +129,8 @@ impl<S: Store> View<'_, S> {
         let base = self.latest().map(|copy| &copy.lineage);
         let lineage = base.map_or_else(Lineage::first, Lineage::next);
         let bytes = lineage.encode(value);
+        // Nowhere, rather than only where it fits.
+        self.places.iter().try_for_each(|place| place.node.admit(key, bytes.len()))?;
         let new = New { is_first: base.is_none(), lineage, bytes, ttl };
         let Some(leader) = self.lead(key, &new).await? else { return Ok(Written::Conflict) };
         let mut told = vec![leader];

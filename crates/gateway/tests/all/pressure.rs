@@ -11,6 +11,7 @@ use super::support::PATIENCE;
 use super::support::fresh_id;
 use super::support::gateway::{Gateway, TOKEN, request};
 use super::support::http::Connection;
+use super::support::memcached::Memcached;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -105,4 +106,31 @@ async fn the_admin_port_answers_beside_strangers() {
         assert_eq!(gateway.admin(path).await.status, 200, "{path}");
     }
     drop(strangers);
+}
+
+/// memcached drops what it has under a key when a larger value than it keeps is set.
+#[tokio::test]
+async fn what_memcached_would_not_keep_is_refused_and_loses_nothing() {
+    let small = || Memcached::start_with("-1", &["-I", "32k", "-o", "slab_chunk_max=16384"]);
+    let (one, other) = (small(), small());
+    let both = format!("memcached://{},{}?replicas=2", one.node(), other.node());
+    for store in [one.url(), both] {
+        let gateway = Gateway::start(&store);
+        let id = fresh_id();
+        gateway.put(&id, r#"{"n":1}"#).await.expect(StatusCode::CREATED);
+        // Around the limit, too: nowhere may memcached be the one to refuse.
+        for length in (31_800..33_000).step_by(50).chain([40_000]) {
+            let body = format!(r#"{{"x":"{}"}}"#, "x".repeat(length));
+            let patched = gateway.patch(&id, &body).await;
+            assert!([200, 413].contains(&patched.status), "{length}: {patched:?}");
+            // In between it depends on what else is in the record.
+            assert!((32_300..32_700).contains(&length) || (patched.status == 413) == (length >= 32_700), "{length}");
+            gateway.get(&id).await.expect(StatusCode::OK);
+        }
+        gateway
+            .put(&fresh_id(), &format!(r#"{{"x":"{}"}}"#, "x".repeat(40_000)))
+            .await
+            .expect(StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(!gateway.log().contains("the store fails"));
+    }
 }

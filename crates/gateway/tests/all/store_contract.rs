@@ -226,7 +226,7 @@ async fn memcached_says_what_it_refuses() {
     let store = memcached(&[server.node()]);
     let too_large = vec![b'x'; 2 * 1024 * 1024];
     let refused = store.set(&fresh_key(), &too_large, MINUTE).await;
-    assert!(matches!(refused, Err(StoreError::Refused(_))), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
     let no_time = store.add(&fresh_key(), b"x", Seconds::ZERO).await;
     assert!(matches!(no_time, Err(StoreError::Refused(_))), "{no_time:?}");
     assert!(store.ping().await.is_ok());

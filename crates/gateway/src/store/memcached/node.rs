@@ -8,15 +8,20 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use memcache::exp::{AsyncMetaClient, Error, Get, GetResult, Operation};
-use tokio::net::lookup_host;
+use memcache::exp::{AsyncMetaClient, Error, Get, GetResult, MutationResult, Operation, Set};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::Transport;
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
 
 /// A node that is down is looked up at most this often.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
+/// What memcached keeps with a key and a value: 59 bytes in 1.6, and a little for later versions.
+const ITEM_OVERHEAD: usize = 96;
+/// The most bytes of an answer to `stats settings`. It has 4 KiB.
+const MOST_STATS_BYTES: u64 = 64 * 1024;
 
 pub(super) struct Node {
     address: String,
@@ -30,6 +35,8 @@ pub(super) struct Node {
 struct Connected {
     client: AsyncMetaClient,
     addresses: Arc<[SocketAddr]>,
+    /// The most bytes of an item, with its key and memcached's overhead, if the node says.
+    largest_item: Option<usize>,
 }
 
 impl Node {
@@ -54,6 +61,28 @@ impl Node {
     pub(super) async fn write<O: Operation>(self: &Arc<Self>, operation: O) -> Result<O::Output, StoreError> {
         let outcome = self.client().await?.run(operation).await;
         self.outcome(outcome)
+    }
+
+    /// Runs a `set` of any mode, once. memcached drops what it has under a key when a value for it is too large, so such a
+    /// one is not even sent.
+    pub(super) async fn store(
+        self: &Arc<Self>,
+        key: &Key,
+        value: &[u8],
+        set: Set,
+    ) -> Result<MutationResult, StoreError> {
+        // So that the limit is known.
+        self.client().await?;
+        self.admit(key.as_str().len() + value.len())?;
+        self.write(set).await
+    }
+
+    /// Whether an item with a key and value of so many bytes is one that memcached keeps.
+    pub(super) fn admit(&self, bytes: usize) -> Result<(), StoreError> {
+        match self.connected().and_then(|connected| connected.largest_item) {
+            Some(limit) if bytes.saturating_add(ITEM_OVERHEAD) > limit => Err(StoreError::TooLarge { limit }),
+            _ => Ok(()),
+        }
     }
 
     /// A round trip.
@@ -112,8 +141,7 @@ impl Node {
             let unresolved = || StoreError::Unavailable(format!("{}: the name does not resolve", self.address));
             return known.map(|_| ()).ok_or_else(unresolved);
         }
-        let known = known.map(|known| known.addresses);
-        let found = timeout(self.transport.connect_timeout, self.connect(known.as_deref())).await;
+        let found = timeout(self.transport.connect_timeout, self.connect(known)).await;
         *last = Some(Instant::now());
         let connected = match found {
             Ok(Ok(connected)) => connected,
@@ -121,18 +149,23 @@ impl Node {
             Err(error) => return Err(StoreError::Unavailable(format!("{}: {error}", self.address))),
         };
         if let Some(connected) = connected {
-            tracing::info!(node = self.address, addresses = ?connected.addresses, "memcached node resolved");
+            let Connected { addresses, largest_item, .. } = &connected;
+            tracing::info!(node = self.address, ?addresses, ?largest_item, "memcached node resolved");
             *self.connected.lock().unwrap_or_else(PoisonError::into_inner) = Some(connected);
         }
         Ok(())
     }
 
-    /// A client for the name's addresses, unless they are the known ones.
-    async fn connect(&self, known: Option<&[SocketAddr]>) -> Result<Option<Connected>, Error> {
+    /// A client for the name's addresses, unless all is as it was.
+    async fn connect(&self, known: Option<Connected>) -> Result<Option<Connected>, Error> {
         let mut addresses: Vec<_> = lookup_host(&self.address).await?.collect();
         addresses.sort_unstable();
-        if known == Some(addresses.as_slice()) {
-            return Ok(None);
+        // A node that was restarted may have got another limit.
+        let told = largest_item(&addresses).await;
+        let largest_item = told.or(known.as_ref().and_then(|known| known.largest_item));
+        if let Some(known) = known.filter(|known| *known.addresses == *addresses) {
+            let is_new = known.largest_item != largest_item;
+            return Ok(is_new.then_some(Connected { largest_item, ..known }));
         }
         let client = AsyncMetaClient::builder()
             .connect_timeout(Some(self.transport.connect_timeout))
@@ -141,8 +174,25 @@ impl Node {
             .max_idle(self.transport.max_connections)
             .connect_async(self.address.as_str())
             .await?;
-        Ok(Some(Connected { client, addresses: addresses.into() }))
+        Ok(Some(Connected { client, addresses: addresses.into(), largest_item }))
     }
+}
+
+/// The largest item that memcached keeps (`-I`), which only the classic protocol tells. What does not tell has none that
+/// we know of.
+async fn largest_item(addresses: &[SocketAddr]) -> Option<usize> {
+    let mut stream = TcpStream::connect(addresses).await.ok()?;
+    stream.write_all(b"stats settings\r\n").await.ok()?;
+    let mut lines = BufReader::new(stream.take(MOST_STATS_BYTES)).lines();
+    while let Some(line) = lines.next_line().await.ok()? {
+        if let Some(limit) = line.strip_prefix("STAT item_size_max ") {
+            return limit.trim().parse().ok();
+        }
+        if !line.starts_with("STAT ") {
+            return None;
+        }
+    }
+    None
 }
 
 /// Whether the node may be elsewhere by now.

@@ -72,6 +72,10 @@ impl<S: Store> Node<S> {
         }))
     }
 
+    pub(super) fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
+        self.store.admit(key, bytes)
+    }
+
     /// Writes a copy, unless something else is there than what was seen.
     pub(super) async fn write(
         self: &Arc<Self>,

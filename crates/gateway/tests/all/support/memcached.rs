@@ -24,11 +24,16 @@ impl Memcached {
     }
 
     pub(crate) fn start_on(port: &str) -> Self {
+        Self::start_with(port, &[])
+    }
+
+    pub(crate) fn start_with(port: &str, options: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let ports = dir.path().join("ports");
         // The user only matters to root, whom memcached does not obey without one.
         let process = Command::new("memcached")
             .args(["-l", "127.0.0.1", "-U", "0", "-u", "root", "-p", port])
+            .args(options)
             .env("MEMCACHED_PORT_FILENAME", &ports)
             .stdin(Stdio::null())
             .stderr(Stdio::null())
