@@ -64,6 +64,7 @@ fi
 need_envoy
 need_tomcat
 need_php
+need_lighttpd
 need_chromium
 need_node
 need_express

@@ -146,6 +146,12 @@ need_php() {
   need_apt php php-cli
 }
 
+# A server that runs CGI programs: what it makes of header names is not what others make of them.
+need_lighttpd() {
+  PATH=$PATH:/usr/sbin
+  need_apt lighttpd lighttpd
+}
+
 # A real browser, for what only one does with cookies.
 need_chromium() {
   need_apt chromium chromium

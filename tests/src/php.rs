@@ -43,9 +43,14 @@ pub struct Php {
 impl Php {
     /// Starts it on a free port. With `strict` it takes no ids that it has not given out (`session.use_strict_mode`).
     pub fn start(is_strict: bool) -> Self {
+        Self::serve(PAGE, is_strict)
+    }
+
+    /// Starts it with this script for every path.
+    pub fn serve(script: &str, is_strict: bool) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let page = folder.path().join("page.php");
-        fs::write(&page, PAGE).expect("the temporary folder can be written to");
+        fs::write(&page, script).expect("the temporary folder can be written to");
         let port = ports::free();
         let mut command = Command::new("php");
         command

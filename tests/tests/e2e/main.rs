@@ -21,6 +21,7 @@ mod hostile_clients;
 mod hostile_upstreams;
 mod manners;
 mod mesh_manifests;
+mod names;
 mod observability;
 mod one_browser;
 mod other_filters;

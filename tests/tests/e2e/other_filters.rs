@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;
+use session_mesh_e2e::built;
 use session_mesh_e2e::connection::Connection;
 use session_mesh_e2e::http::Request;
 use session_mesh_e2e::mesh::Mesh;
 use session_mesh_e2e::scripted::Scripted;
+use session_mesh_e2e::wait;
 
 /// A Lua filter that answers requests with `x-stop`.
 fn stopping() -> Value {
@@ -151,4 +153,24 @@ fn a_filter_behind_can_decide_by_the_sessions_state() {
     let first = browser.send(forged);
     assert_eq!((first.status, first.all("set-cookie").len()), (403, 1));
     assert_eq!(browser.get("/").seen().state(), "active");
+}
+
+/// The example of docs/operations.md, as it is printed there.
+#[test]
+fn the_documented_rbac_filter_lets_only_active_sessions_through() {
+    let page = std::fs::read_to_string(built::root().join("docs/operations.md")).unwrap();
+    let (_, rest) = page.split_once("```yaml\n- name: envoy.filters.http.rbac\n").expect("the example is there");
+    let (example, _) = rest.split_once("```").unwrap();
+    let example = format!("name: envoy.filters.http.rbac\n{}", example.replace("\n  ", "\n").trim_start());
+    let rbac: Value = serde_saphyr::from_str(&example).unwrap();
+    let mesh = Mesh::configured(|envoy| envoy.filter_behind(rbac));
+    let mut browser = mesh.browser();
+    assert_eq!(browser.get("/checkout/").status, 403, "new");
+    browser.send(Request::get("/").respond("x-session-patch", r#"{"n":1}"#));
+    let active = browser.get("/checkout/");
+    assert_eq!(active.status, 200, "active");
+    let session = format!("/v1/sessions/{}", active.seen().id());
+    assert_eq!(mesh.gateway.call(Request::new("DELETE", &session)).status, 204);
+    wait::until("the copy is over", || (browser.clone().get("/checkout/").status == 403).then_some(()));
+    assert_eq!(browser.get("/").status, 200);
 }
