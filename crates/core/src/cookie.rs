@@ -41,11 +41,17 @@ pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop
 fn is_spelling_of(name: &[u8], own: &[u8]) -> bool {
     let decoded = path::decode(name);
     let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
+    // C's `isspace` knows the vertical tab, Rust's does not.
+    let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     [name, &decoded].into_iter().any(|name| {
         let list = name.split(|byte| *byte == b'[').next().unwrap_or_default();
         // What follows a zero byte is not a part of the name to what is written in C.
         let end = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        [name, list, end].into_iter().any(|name| name.trim_ascii().iter().map(folded).eq(own.iter().map(folded)))
+        [name, list, end].into_iter().any(|name| {
+            let start = name.iter().position(|byte| !is_space(byte)).unwrap_or(name.len());
+            let name = name.get(start..).unwrap_or_default().trim_ascii_end();
+            name.iter().map(folded).eq(own.iter().map(folded))
+        })
     })
 }
 
@@ -133,7 +139,64 @@ mod tests {
             .prop_filter("leading space belongs to the separator", |pair| !pair[0].is_ascii_whitespace())
     }
 
+    /// The names of the cookies that PHP makes of a line (`php_default_treat_data`, `php_register_variable_ex`); before 8.0
+    /// it decoded them.
+    fn names_in_php(line: &[u8], is_decoded: bool) -> Vec<Vec<u8>> {
+        let mut names = Vec::new();
+        for pair in line.split(|byte| *byte == b';') {
+            let is_space = |byte: &u8| b" \t\n\x0b\x0c\r".contains(byte);
+            let pair: Vec<u8> = pair.iter().copied().skip_while(|byte| is_space(byte)).collect();
+            let name = pair.split(|byte| *byte == b'=').next().unwrap().to_vec();
+            let name = if is_decoded { path::decode(&name) } else { name };
+            let name: Vec<u8> =
+                name.into_iter().skip_while(|byte| *byte == b' ').take_while(|byte| *byte != 0).collect();
+            let opened = name.iter().position(|byte| *byte == b'[');
+            let is_list = opened.is_some_and(|opened| name[opened..].contains(&b']'));
+            let name = if is_list { &name[..opened.unwrap()] } else { &name[..] };
+            names.push(name.iter().map(|byte| if b" .[".contains(byte) { b'_' } else { *byte }).collect());
+        }
+        names
+    }
+
+    #[test]
+    fn what_php_takes_for_the_adopted_cookie_is_taken() {
+        for name in
+            ["ci_session", "ci.session", "ci session", "ci[session", "ci_session[x]", "ci.session[x", "\x0bci_session"]
+        {
+            let line = format!("a=1; {name}=x; b=2");
+            let cookies = take(core::iter::once(line.as_bytes()), b"sid", Some(b"ci_session"));
+            assert_eq!(cookies.remaining, Some(vec![b"a=1; b=2".to_vec()]), "{name}");
+        }
+        for name in ["ci_sessions", "cisession", "xci_session", "ci"] {
+            let line = format!("a=1; {name}=x; b=2");
+            assert_eq!(take(core::iter::once(line.as_bytes()), b"sid", Some(b"ci_session")).remaining, None, "{name}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn php_finds_no_adopted_cookie_of_the_client(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![
+                    "a", "a", "b", "b", "_", ".", " ", "[", "]", "=", ";", "; ", "%5f", "%2E", "%61", "%20", "%5b", "%00",
+                    "\0", "\t", "\x0b", "A",
+                ]),
+                0..12,
+            ),
+            own in proptest::sample::select(vec!["a_b", "a.b", "a"]),
+        ) {
+            let line = pieces.concat().into_bytes();
+            let cookies = take(core::iter::once(line.as_slice()), b"sid", Some(own.as_bytes()));
+            let left = cookies.remaining.unwrap_or_else(|| vec![line]);
+            let own = own.replace('.', "_");
+            for line in left {
+                for is_decoded in [false, true] {
+                    let names = names_in_php(&line, is_decoded);
+                    prop_assert!(!names.contains(&own.as_bytes().to_vec()), "{}", line.escape_ascii());
+                }
+            }
+        }
+
         /// Put our cookie anywhere into a line of others: without it the line is what it was.
         #[test]
         fn returned_byte_for_byte_without_ours(

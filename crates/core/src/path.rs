@@ -2,7 +2,7 @@
 //!
 //! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Windows takes `\` for `/`. Tomcat drops
 //! `;parameters` before it decodes, others after it. WSGI applications get `..` undone by nobody, a WHATWG URL parser
-//! undoes `%2e%2e` and nothing else. One and the same `:path` may so be several paths: `/account/..;/public` is
+//! undoes `%2e%2e` and nothing else, and takes what follows `//` for a host. One and the same `:path` may so be several paths: `/account/..;/public` is
 //! `/public` to Tomcat, and below `/account/` to others. A rule has to hold whichever of them is behind it:
 //! [`Readings`] knows them all. They are only ever compared, never sent.
 
@@ -31,6 +31,7 @@ impl Readings {
     pub fn of(path: &[u8]) -> Self {
         let path = before_query(path);
         let is_plain = !path.iter().any(|byte| matches!(byte, b'%' | b';' | b'\\'));
+        let is_plain = is_plain && !path.starts_with(b"//");
         if is_plain && !segments(path).any(|segment| segment == b"..") {
             return Self::Paths(vec![fold(path)]);
         }
@@ -100,8 +101,13 @@ fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
                 [without(&path, b";", b"/\\"), without(&path, b";", b"/"), path]
             });
             for variant in variants {
+                // The whole path comes first: for the prefix of a rule only that counts.
                 add(&mut next, decode(&variant));
-                add(&mut all, variant);
+                add(&mut all, variant.clone());
+                for path in behind_host(&variant).into_iter().flatten() {
+                    add(&mut next, decode(path));
+                    add(&mut all, path.to_vec());
+                }
             }
         }
         next.retain(|spelling| !all.contains(spelling));
@@ -111,6 +117,19 @@ fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
         }
     }
     Some(all)
+}
+
+/// What is left of a path to a parser of URL references, which takes what follows two slashes for a host (RFC 3986 section
+/// 4.2): WHATWG's ends it at `\`, too, others at `/` only.
+fn behind_host(path: &[u8]) -> Option<[&[u8]; 2]> {
+    let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
+    let start = path.iter().position(|byte| !is_separator(byte)).unwrap_or(path.len());
+    let (slashes, rest) = path.split_at(start);
+    let behind = |is_end: &dyn Fn(&u8) -> bool| {
+        let end = rest.iter().position(is_end).unwrap_or(rest.len());
+        rest.get(end..).unwrap_or_default()
+    };
+    (slashes.len() >= 2).then(|| [behind(&is_separator), behind(&|byte| *byte == b'/')])
 }
 
 fn add(list: &mut Vec<Vec<u8>>, path: Vec<u8>) {
@@ -225,6 +244,14 @@ mod tests {
             // A WHATWG parser undoes %2e%2e before anything is decoded, and does not merge slashes.
             "/public%2fx/%2e%2e/account/settings",
             "/account//../settings",
+            // What follows two slashes is a host to a parser of URL references.
+            "//x/account/settings",
+            "///x/account/settings",
+            "/\\x/account/settings",
+            "//x%2fy/%61ccount/settings",
+            "//x\\y/account/settings",
+            "/%2fx/account/settings",
+            "/;v/x/account/settings",
             // What is decoded may look like a query.
             "/account/settings%3fx",
         ] {
@@ -338,6 +365,24 @@ mod tests {
             decode(&resolve(&path, |segment| dots(segment) == "..", |segment| dots(segment) == "."))
         }
 
+        /// What is behind the host, to a parser of URL references: `//host/path` (RFC 3986 section 4.2).
+        fn behind_host<'a>(path: &'a str, separators: &[char]) -> &'a str {
+            let rest = path.trim_start_matches(separators);
+            if path.len() - rest.len() < 2 { path } else { rest.find(separators).map_or("/", |end| &rest[end..]) }
+        }
+
+        /// As `node`, with the host that the parser finds.
+        pub(super) fn node_reference(path: &str) -> String {
+            node(behind_host(&cut(path), &['/', '\\']))
+        }
+
+        /// `parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH)`, or `urlsplit(...).path`; decoded then.
+        pub(super) fn php_reference(path: &str) -> String {
+            let path = cut(path);
+            let is_reference = path.starts_with("//") && !path.starts_with("///");
+            decode(if is_reference { behind_host(&path, &['/']) } else { &path })
+        }
+
         /// `PATH_INFO`, as Flask and Django route it.
         pub(super) fn wsgi(path: &str) -> String {
             decode(&cut(path))
@@ -403,6 +448,8 @@ mod tests {
                 ("nginx", upstream::nginx),
                 ("nginx before Tomcat", upstream::nginx_before_tomcat),
                 ("Node", upstream::node),
+                ("Node with a host", upstream::node_reference),
+                ("PHP or Python with a host", upstream::php_reference),
                 ("WSGI", upstream::wsgi),
                 ("PHP", upstream::php),
                 ("decoding twice", upstream::twice),

@@ -58,7 +58,13 @@ impl State {
 /// Whether upstreams would take this header name, in lower case, for one of ours.
 #[must_use]
 pub fn is_reserved(name: &[u8]) -> bool {
-    is_spelling_of(name.get(..PREFIX.len()).unwrap_or_default(), PREFIX)
+    is_spelling_below(name, PREFIX)
+}
+
+/// Whether upstreams may take `name` for one that begins with `prefix`.
+#[must_use]
+pub fn is_spelling_below(name: &[u8], prefix: &str) -> bool {
+    is_spelling_of(name.get(..prefix.len()).unwrap_or_default(), prefix)
 }
 
 /// Whether upstreams may take `name` for `header`: CGI and PHP turn what is no letter or digit into `_`, so that

@@ -222,7 +222,7 @@ fn expose(raw: BTreeMap<String, String>) -> Result<Vec<(String, String)>, Config
         let is_spelling = |other: &str| upstream_api::is_spelling_of(header.as_bytes(), other);
         if RESERVED_HEADERS.iter().any(|reserved| is_spelling(reserved))
             || upstream_api::is_reserved(header.as_bytes())
-            || header.starts_with("x-envoy-")
+            || upstream_api::is_spelling_below(header.as_bytes(), "x-envoy-")
         {
             return Err(error(path(), format!("{header} is reserved")));
         }
