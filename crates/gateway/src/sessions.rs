@@ -70,6 +70,33 @@ enum Found {
     Session(Session, Entry),
 }
 
+impl Found {
+    const fn version(&self) -> Option<Version> {
+        match self {
+            Self::Session(session, _) => Some(session.version()),
+            Self::Nothing | Self::Ended => None,
+        }
+    }
+}
+
+/// How a record is looked up.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// As always.
+    Once,
+    /// Once more, because what was found is older than what somebody has seen.
+    Again,
+}
+
+impl Look {
+    async fn at<S: Store>(self, store: &S, key: &Key) -> Result<Option<Entry>, StoreError> {
+        match self {
+            Self::Once => store.get(key).await,
+            Self::Again => store.get_again(key).await,
+        }
+    }
+}
+
 impl<S: Store> Sessions<S> {
     /// The sessions in `store`.
     pub fn new(store: S, settings: Settings, metrics: Metrics) -> Self {
@@ -97,11 +124,23 @@ impl<S: Store> Sessions<S> {
 
     /// The session; with `touch` its idle timeout starts again, unless it did less than that ago. The caller does
     /// not wait for the extension: the answer says how long the session will live with it.
-    pub async fn read(&self, id: SessionId, touch: Option<Seconds>) -> Result<Live, SessionError> {
+    ///
+    /// With `want`, a version that the caller has seen, what is older is not taken for the session before the store was
+    /// asked for more than what it usually looks at.
+    pub async fn read(
+        &self,
+        id: SessionId,
+        touch: Option<Seconds>,
+        want: Option<Version>,
+    ) -> Result<Live, SessionError> {
         let now = now();
         let key = self.settings.keyspace.session(id);
-        let found = self.in_time(self.find(id, &key, now)).await?;
-        let Found::Session(session, entry) = found else {
+        let found = self.in_time(async {
+            let found = self.find(id, &key, now, Look::Once).await?;
+            let is_enough = want.is_none_or(|want| found.version() >= Some(want));
+            if is_enough { Ok(found) } else { self.find(id, &key, now, Look::Again).await }
+        });
+        let Found::Session(session, entry) = found.await? else {
             return Err(SessionError::NotFound);
         };
         let extension = touch.and_then(|after| session.extension(entry.remaining, after, now));
@@ -113,7 +152,8 @@ impl<S: Store> Sessions<S> {
         Ok(live(session, remaining, now))
     }
 
-    /// Ends the session. Without a precondition or a `presented` token it does not matter whether there is one.
+    /// Ends the session. Without a precondition or a `presented` token it does not matter whether there is one, nor
+    /// whether it can be read.
     pub async fn destroy(
         &self,
         id: SessionId,
@@ -140,16 +180,12 @@ impl<S: Store> Sessions<S> {
                 }
                 let mut is_lost = false;
                 loop {
-                    let (session, entry) = match self.find(id, &key, now).await {
+                    let (session, entry) = match self.find(id, &key, now, Look::Once).await {
                         Ok(Found::Session(session, entry)) => (session, entry),
                         // Perhaps by the write whose answer was lost.
                         Ok(Found::Nothing | Found::Ended) if presented.is_none() || is_lost => return Ok(None),
                         Ok(Found::Nothing | Found::Ended) => return Err(SessionError::NotFound),
-                        // What can't be read can be ended all the same.
-                        Err(SessionError::Stored(_)) if *precondition == Precondition::None => {
-                            self.store.set(&key, &tombstone, ttl).await?;
-                            return Ok(None);
-                        }
+                        // Of what can't be read nobody knows whether it is at that version, or what the token opens.
                         Err(error) => return Err(error),
                     };
                     precondition.check(&session)?;
@@ -225,13 +261,13 @@ impl<S: Store> Sessions<S> {
         }
     }
 
-    async fn find(&self, id: SessionId, key: &Key, now: UnixSeconds) -> Result<Found, SessionError> {
-        let Some(entry) = self.store.get(key).await? else {
+    async fn find(&self, id: SessionId, key: &Key, now: UnixSeconds, look: Look) -> Result<Found, SessionError> {
+        let Some(entry) = look.at(&*self.store, key).await? else {
             return Ok(Found::Nothing);
         };
         match Stored::decode(&entry.value)? {
             Stored::Session(session)
-                if session.lifetime_left(now).is_some() && self.subjects.admit(id, &session).await? =>
+                if session.lifetime_left(now).is_some() && self.subjects.admit(id, &session, look).await? =>
             {
                 Ok(Found::Session(session, entry))
             }

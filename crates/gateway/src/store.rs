@@ -41,6 +41,12 @@ pub trait Store: Send + Sync + 'static {
     /// The value under `key`, if there is one.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
 
+    /// The value under `key`, for a caller who knows that it is not what [`get`](Self::get) has just found: looks at
+    /// whatever `get` leaves out to spare time. Where that is nothing, it is `get`.
+    fn get_again(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send {
+        self.get(key)
+    }
+
     /// Stores `value` if there is none under `key`; `false` if there is.
     fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
 

@@ -8,6 +8,7 @@ use session_core::id::SessionId;
 use session_core::merge_patch;
 use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
 use session_core::time::Seconds;
+use session_core::version::Version;
 
 use super::fields::Fields;
 use super::problem::Refusal;
@@ -91,7 +92,7 @@ pub(super) enum Call {
 
 /// A call on one session.
 pub(super) enum SessionCall {
-    Read { touch: Option<Seconds> },
+    Read { touch: Option<Seconds>, want: Option<Version> },
     Create(Create),
     Change(Patch),
     Destroy { precondition: Precondition, presented: Option<Presented> },
@@ -174,10 +175,9 @@ impl SessionCall {
 
     fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
         let touch = flag(query, "touch")?;
-        // Each read looks at all copies there are, so there is nowhere else to look for a newer version.
-        fields.version(names::WANT_VERSION)?;
+        let want = fields.version(names::WANT_VERSION)?;
         let after = fields.seconds(names::TOUCH_AFTER)?;
-        Ok(Self::Read { touch: touch.then(|| after.unwrap_or(Seconds::ZERO)) })
+        Ok(Self::Read { touch: touch.then(|| after.unwrap_or(Seconds::ZERO)), want })
     }
 
     fn read_create(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {

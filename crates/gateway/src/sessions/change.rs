@@ -9,7 +9,7 @@ use session_core::time::{Seconds, UnixSeconds};
 use super::line::Attempts;
 use super::outcome::{Created, Live, Precondition, SessionError};
 use super::subjects::Bound;
-use super::{Found, Sessions, live, membership, now};
+use super::{Found, Look, Sessions, live, membership, now};
 use crate::store::{Cas, Key, Replaced, Store, StoreError};
 
 impl<S: Store> Sessions<S> {
@@ -44,7 +44,7 @@ impl<S: Store> Sessions<S> {
                         Err(error) => return Err(error.into()),
                     }
                 }
-                let (created, mergeable) = match self.find(id, &key, now).await? {
+                let (created, mergeable) = match self.find(id, &key, now, Look::Once).await? {
                     // Perhaps it expired between the two looks.
                     Found::Nothing => {
                         looks_free = true;
@@ -116,7 +116,7 @@ impl<S: Store> Sessions<S> {
         let mut attempts = Attempts::default();
         let mut lost: Option<(StoreError, Cas)> = None;
         loop {
-            let found = self.find(id, key, write.now).await?;
+            let found = self.find(id, key, write.now, Look::Once).await?;
             let Found::Session(session, entry) = found else {
                 // Ended or gone: whatever became of a write before, nothing of it is left.
                 return Err(SessionError::NotFound);

@@ -13,7 +13,7 @@ use session_core::version::Version;
 use tokio::time::timeout;
 
 use super::line::{Attempts, Line};
-use super::{SessionError, Settings, now};
+use super::{Look, SessionError, Settings, now};
 use crate::metrics::Metrics;
 use crate::store::{Cas, Counted, Key, Replaced, Store, StoreError};
 
@@ -54,12 +54,12 @@ impl<S: Store> Subjects<S> {
     }
 
     /// Whether the session's subject, if it has one, lets it live.
-    pub(super) async fn admit(&self, id: SessionId, session: &Session) -> Result<bool, SessionError> {
+    pub(super) async fn admit(&self, id: SessionId, session: &Session, look: Look) -> Result<bool, SessionError> {
         let Some(subject) = session.subject() else {
             return Ok(true);
         };
         // A record that is gone is not one that admits: it may have ended this session before it was lost.
-        let (Some(epoch), Some(entry)) = (session.epoch(), self.store.get(&self.key(subject)).await?) else {
+        let (Some(epoch), Some(entry)) = (session.epoch(), look.at(&*self.store, &self.key(subject)).await?) else {
             return Ok(false);
         };
         Ok(Subject::stored_admits(&entry.value, id, epoch, self.is_limited())?)
@@ -171,7 +171,7 @@ impl<S: Store> Subjects<S> {
         };
         if let Stored::Session(session) = Stored::decode(&entry.value)?
             && session.subject() == Some(subject)
-            && !self.admit(id, &session).await?
+            && !self.admit(id, &session, Look::Once).await?
         {
             let tombstone = Tombstone { ended: now() }.encode();
             // If it is another value by then, it was changed in time or is gone.

@@ -23,6 +23,10 @@ impl<S: Store> Store for Counted<S> {
         self.metrics.store("get", self.store.get(key).await)
     }
 
+    async fn get_again(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        self.metrics.store("get", self.store.get_again(key).await)
+    }
+
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
         self.metrics.store("add", self.store.add(key, value, ttl).await)
     }

@@ -77,6 +77,17 @@ impl<S: Store> Replicated<S> {
     async fn look(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
         let nodes = self.nodes_of(key);
         let looks = join_all(nodes.iter().map(|node| node.look(key))).await;
+        Self::view(nodes, looks)
+    }
+
+    /// Looks at nodes that are believed to be down, too.
+    async fn look_everywhere(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
+        let nodes = self.nodes_of(key);
+        let looks = join_all(nodes.iter().map(|node| node.look_anyway(key))).await;
+        Self::view(nodes, looks)
+    }
+
+    fn view(nodes: Vec<&Arc<Node<S>>>, looks: Vec<Result<Seen, StoreError>>) -> Result<View<'_, S>, StoreError> {
         let mut failure = StoreError::Unavailable("no node is configured".to_owned());
         let mut places = Vec::with_capacity(nodes.len());
         for (rank, (node, look)) in nodes.into_iter().zip(looks).enumerate() {
@@ -92,6 +103,15 @@ impl<S: Store> Replicated<S> {
         }
         let is_answered = places.iter().any(|place| !place.seen.is_down());
         if is_answered { Ok(View { places }) } else { Err(failure) }
+    }
+
+    async fn read(&self, key: &Key, view: View<'_, S>) -> Option<Entry> {
+        self.metrics.repaired(view.repair(key).await);
+        view.latest().map(|copy| Entry {
+            value: copy.value.clone(),
+            cas: Cas(copy.lineage.name()),
+            remaining: copy.remaining,
+        })
     }
 }
 
@@ -238,13 +258,11 @@ fn is_foreign<S>(copy: &Copy, follower: &Place<'_, S>, new: &New) -> bool {
 
 impl<S: Store> Store for Replicated<S> {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        let view = self.look(key).await?;
-        self.metrics.repaired(view.repair(key).await);
-        Ok(view.latest().map(|copy| Entry {
-            value: copy.value.clone(),
-            cas: Cas(copy.lineage.name()),
-            remaining: copy.remaining,
-        }))
+        Ok(self.read(key, self.look(key).await?).await)
+    }
+
+    async fn get_again(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.read(key, self.look_everywhere(key).await?).await)
     }
 
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {

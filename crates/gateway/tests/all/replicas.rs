@@ -9,8 +9,12 @@ use futures_util::future::join_all;
 use hyper::StatusCode;
 use proptest::prelude::*;
 use serde_json::json;
+use session_core::id::SessionId;
+use session_core::record::{Change, NewSession, Timeouts};
 use session_core::time::Seconds;
+use session_core::version::Version;
 use session_gateway::metrics::Metrics;
+use session_gateway::sessions::{Precondition, Sessions, Settings};
 use session_gateway::store::memcached::Transport;
 use session_gateway::store::{
     Cas, Entry, Key, Keyspace, Memcached as Client, Memory, OneCopy, Replaced, Replicated, Store, StoreError,
@@ -29,6 +33,7 @@ struct Machine {
     is_up: AtomicBool,
     /// How many of the next writes happen, but are never answered.
     mute: AtomicU32,
+    reads: AtomicU32,
 }
 
 #[derive(Clone)]
@@ -37,7 +42,7 @@ struct Reach(Arc<Machine>);
 impl Machine {
     fn start() -> Arc<Self> {
         let memory = Mutex::new(Arc::new(Memory::new(1 << 24)));
-        Arc::new(Self { memory, is_up: AtomicBool::new(true), mute: AtomicU32::new(0) })
+        Arc::new(Self { memory, is_up: AtomicBool::new(true), mute: AtomicU32::new(0), reads: AtomicU32::new(0) })
     }
 
     fn stop(&self) {
@@ -73,6 +78,7 @@ impl Reach {
 impl Store for Reach {
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
         let found = self.memory()?.get(key).await;
+        self.0.reads.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
         found
     }
@@ -372,6 +378,94 @@ async fn without_any_copys_node_there_is_no_answer() {
     assert!(unavailable(gateway.store.set(&key, b"x", MINUTE).await));
     assert!(unavailable(gateway.store.touch(&key, MINUTE).await.map(|_| ())));
     assert_eq!(gateway.metric("store_nodes_down"), 2, "those that were asked");
+}
+
+/// The sessions as a gateway has them that asks nodes which are down only once an hour whether they are back.
+fn sessions(machines: &[Arc<Machine>]) -> Sessions<Replicated<Reach>> {
+    let nodes = machines.iter().enumerate().map(|(n, machine)| (format!("n{n}:1"), Reach(Arc::clone(machine))));
+    let metrics = Metrics::new();
+    let settings = Settings {
+        keyspace: Keyspace::new("test:").unwrap(),
+        max_data_bytes: 65_536,
+        store_timeout: Duration::from_secs(20),
+        tombstone_ttl: MINUTE,
+        session_limit: None,
+    };
+    Sessions::new(Replicated::new(nodes.collect(), 2, Duration::from_hours(1), &metrics), settings, metrics)
+}
+
+fn new_session() -> NewSession {
+    NewSession {
+        data: serde_json::from_str(r#"{"user":"alice"}"#).unwrap(),
+        timeouts: Timeouts { idle: MINUTE, absolute: MINUTE },
+        subject_key: "user".to_owned(),
+        upstream_cookie: None,
+    }
+}
+
+/// A node that a gateway takes for down may be back and have what the others don't.
+#[tokio::test]
+async fn a_version_that_was_seen_is_looked_for_on_nodes_that_are_believed_down() {
+    let machines = [Machine::start(), Machine::start()];
+    for (away, lost) in [(0, 1), (1, 0)] {
+        let id: SessionId = fresh_id().parse().unwrap();
+        let (gateway, other) = (sessions(&machines), sessions(&machines));
+        gateway.create(id, new_session(), None).await.unwrap();
+        // One gateway has seen this node fail and does not know that it is back, the other one has not.
+        machines[away].stop();
+        gateway.read(id, None, None).await.unwrap();
+        machines[away].come_back();
+        let change = Change { subject_key: "user".to_owned(), ..Change::default() };
+        let unconditional = Precondition::None;
+        machines[lost].stop();
+        let changed = other.change(id, &change, &unconditional, None).await.unwrap().session.version();
+        machines[lost].come_back();
+        let version = async |want: Option<Version>| {
+            gateway.read(id, None, want).await.map(|live| live.session.version()).map_err(|error| error.to_string())
+        };
+        // An older version, …
+        assert_eq!(version(None).await, Ok(Version::FIRST));
+        assert_eq!(version(Some(Version::FIRST)).await, Ok(Version::FIRST));
+        assert_eq!(version(Some(changed)).await, Ok(changed));
+        assert_eq!(version(None).await, Ok(changed), "it was repaired");
+        // … and none at all, neither of the session nor of its subject.
+        machines[lost].wipe();
+        assert!(version(None).await.is_err());
+        assert_eq!(version(Some(Version::FIRST)).await, Ok(changed));
+        // What nobody has is not found, but it is no failure.
+        let newer = changed.next();
+        assert_eq!(version(Some(newer)).await, Ok(changed));
+        machines[away].stop();
+        assert_eq!(version(Some(newer)).await, Ok(changed));
+        machines[away].come_back();
+    }
+}
+
+#[tokio::test]
+async fn a_version_that_is_there_costs_no_second_look() {
+    let machines = [Machine::start(), Machine::start()];
+    let gateway = sessions(&machines);
+    let id: SessionId = fresh_id().parse().unwrap();
+    gateway.create(id, new_session(), None).await.unwrap();
+    let reads = async |want: Option<Version>| {
+        let before = machines[0].reads.load(Ordering::SeqCst);
+        gateway.read(id, None, want).await.unwrap();
+        machines[0].reads.load(Ordering::SeqCst) - before
+    };
+    assert_eq!(reads(None).await, 2, "the session and its subject");
+    assert_eq!(reads(Some(Version::FIRST)).await, 2);
+    assert_eq!(reads(Some(Version::FIRST.next())).await, 4);
+}
+
+#[tokio::test]
+async fn the_api_takes_the_version_that_was_seen() {
+    let gateway = Gateway::start("memory:");
+    let id = fresh_id();
+    gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+    for (version, status) in [("1", 200), ("2", 200), ("x", 400)] {
+        let reply = gateway.session("GET", &id, &[("session-want-version", version)], "").await;
+        assert_eq!(reply.status, status, "{version}");
+    }
 }
 
 fn url(nodes: &[&Memcached]) -> String {

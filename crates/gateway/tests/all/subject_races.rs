@@ -152,11 +152,11 @@ async fn is_good_after(call: Call, between: Between, at: usize) -> Option<bool> 
     steps.add_permits(1000);
     let outcome = under_way.await.unwrap();
     assert!(matches!(outcome, Ok(()) | Err(SessionError::NotFound)), "{outcome:?}");
-    let good = direct.read(id, None).await.is_ok();
+    let good = direct.read(id, None, None).await.is_ok();
     assert!(outcome.is_ok() || !good);
     // And never again, whoever logs in.
     direct.create(an_id(), new_session(Some("alice")), None).await.unwrap();
-    assert_eq!(direct.read(id, None).await.is_ok(), good);
+    assert_eq!(direct.read(id, None, None).await.is_ok(), good);
     Some(good)
 }
 
@@ -194,8 +194,8 @@ async fn an_extension_is_nobodys_wait() {
     let (waiting, mut waits) = tokio::sync::mpsc::unbounded_channel();
     let steps = Arc::new(Semaphore::new(1));
     let stepped = sessions(Stepped { store: client(&memcached), waiting, steps: Arc::clone(&steps) });
-    let read = stepped.read(id, Some(Seconds::ZERO)).await.unwrap();
-    let left = async || direct.read(id, None).await.unwrap().expires;
+    let read = stepped.read(id, Some(Seconds::ZERO), None).await.unwrap();
+    let left = async || direct.read(id, None, None).await.unwrap().expires;
     assert!(read.expires.get() > left().await.get() + 800, "it says what will be");
     assert_eq!((waits.recv().await, waits.recv().await), (Some("get"), Some("touch")));
     let (finished, mut is_finished) = oneshot::channel();

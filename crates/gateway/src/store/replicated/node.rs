@@ -45,6 +45,15 @@ pub(super) enum Written {
     Conflict,
 }
 
+impl From<Option<Entry>> for Seen {
+    fn from(entry: Option<Entry>) -> Self {
+        entry.map_or(Self::Nothing, |Entry { value, cas, remaining }| {
+            let (lineage, value) = Lineage::take(value);
+            Self::Copy(Copy { lineage, value, remaining, cas })
+        })
+    }
+}
+
 impl Seen {
     pub(super) const fn copy(&self) -> Option<&Copy> {
         match self {
@@ -65,11 +74,12 @@ impl<S: Store> Node<S> {
 
     /// What the node has, or why it does not say.
     pub(super) async fn look(self: &Arc<Self>, key: &Key) -> Result<Seen, StoreError> {
-        let entry = self.ask(self.store.get(key)).await?;
-        Ok(entry.map_or(Seen::Nothing, |Entry { value, cas, remaining }| {
-            let (lineage, value) = Lineage::take(value);
-            Seen::Copy(Copy { lineage, value, remaining, cas })
-        }))
+        Ok(Seen::from(self.ask(self.store.get(key)).await?))
+    }
+
+    /// What the node has, though it may be believed to be down. Whether it is stays the ping's business.
+    pub(super) async fn look_anyway(&self, key: &Key) -> Result<Seen, StoreError> {
+        Ok(Seen::from(self.store.get(key).await?))
     }
 
     pub(super) fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
