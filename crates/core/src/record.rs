@@ -102,6 +102,8 @@ pub struct NewSession {
     pub subject_key: String,
     /// See [`Session::upstream_cookie`].
     pub upstream_cookie: Option<String>,
+    /// Whether it begins with a rotation: then no other token joins it ([`Session::may_merge`]).
+    pub rotation: Rotation,
 }
 
 /// One change of a session: everything in it takes effect together, or nothing does.
@@ -116,6 +118,9 @@ pub struct Change {
     pub grace: Seconds,
     /// The version of the token that the change is made with, if it is made with one.
     pub seen: Option<Version>,
+    /// Whether it is a creation that joins a session of another request, which may be somebody else's: if it rotates,
+    /// the grace spares no token.
+    pub joins: bool,
     /// The data key that holds the subject.
     pub subject_key: String,
     /// Replaces [`Session::upstream_cookie`] if given.
@@ -155,12 +160,13 @@ pub enum ChangeError {
 }
 
 impl Session {
-    /// A session at [`Version::FIRST`].
+    /// A session at [`Version::FIRST`]; at the next, with no older token good, if it begins with a rotation.
     pub fn create(new: NewSession, write: Write) -> Result<Self, ChangeError> {
         let subject = subject_of(&new.data, &new.subject_key)?;
+        let version = if new.rotation > Rotation::None { Version::FIRST.next() } else { Version::FIRST };
         Ok(Self {
-            version: Version::FIRST,
-            min_version: Version::FIRST,
+            version,
+            min_version: version,
             grace: None,
             created: write.now,
             timeouts: new.timeouts,
@@ -182,15 +188,22 @@ impl Session {
             return Err(ChangeError::TokenEnded);
         }
         let mut data = self.data.parse().map_err(ChangeError::Stored)?;
+        let member = data.get(&change.subject_key).cloned();
         for patch in change.patches {
             merge_patch::apply(&mut data, patch);
         }
         let version = self.version.next();
-        let subject = subject_of(&data, &change.subject_key)?;
+        // Who is logged in changes with the member, not because it is read in another way than when it was written.
+        let subject = if data.get(&change.subject_key) == member.as_ref() {
+            self.subject().map(str::to_owned)
+        } else {
+            subject_of(&data, &change.subject_key)?
+        };
         let grace = |from| (change.grace > Seconds::ZERO).then(|| Grace { from, until: write.now.plus(change.grace) });
-        let (min_version, grace) = if subject.as_deref() != self.subject() {
+        let is_rotation = change.rotation > Rotation::None;
+        let (min_version, grace) = if subject.as_deref() != self.subject() || (is_rotation && change.joins) {
             (version, grace(version))
-        } else if change.rotation > Rotation::None {
+        } else if is_rotation {
             (version, grace(self.min_version))
         } else {
             (self.min_version, self.grace)

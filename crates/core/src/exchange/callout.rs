@@ -72,10 +72,12 @@ impl Callout {
         config: &Config,
         id: SessionId,
         data: &Object,
+        rotation: Rotation,
         merge_within: bool,
         upstream_cookie: Option<&str>,
     ) -> Self {
-        let mut call = Self::new(config, "PUT", format!("/v1/sessions/{id}"), RETRY_UNSENT)
+        let path = format!("/v1/sessions/{id}{}", query(rotation));
+        let mut call = Self::new(config, "PUT", path, RETRY_UNSENT)
             .with("content-type", "application/json")
             .with(api::IDLE, config.timeouts.idle.to_string())
             .with(api::ABSOLUTE, config.timeouts.absolute.to_string())
@@ -99,12 +101,8 @@ impl Callout {
         upstream_cookie: Option<&str>,
         write_id: [u8; 8],
     ) -> Self {
-        let query = match rotation {
-            Rotation::None => "",
-            Rotation::Asked => "?rotate",
-            Rotation::Authenticated => "?authenticated",
-        };
-        let mut call = Self::new(config, "PATCH", format!("/v1/sessions/{id}{query}"), RETRY_IDEMPOTENT)
+        let path = format!("/v1/sessions/{id}{}", query(rotation));
+        let mut call = Self::new(config, "PATCH", path, RETRY_IDEMPOTENT)
             .with("content-type", api::MERGE_PATCHES_TYPE)
             .with(api::SEEN_VERSION, seen.to_string())
             .with(api::WRITE_ID, format!("{:016x}", u64::from_be_bytes(write_id)))
@@ -121,6 +119,15 @@ impl Callout {
         Self::new(config, "DELETE", format!("/v1/sessions/{id}"), RETRY_IDEMPOTENT)
             .with(api::SEEN_VERSION, seen.to_string())
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
+    }
+}
+
+/// Asks for a rotation.
+const fn query(rotation: Rotation) -> &'static str {
+    match rotation {
+        Rotation::None => "",
+        Rotation::Asked => "?rotate",
+        Rotation::Authenticated => "?authenticated",
     }
 }
 

@@ -164,24 +164,27 @@ impl Exchange {
     fn write(&mut self, session: Session, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
         let instructions = &held.instructions;
         let upstream_cookie = instructions.upstream_cookie.as_deref();
+        let rotation = instructions.rotation();
         // If the answer to a rotation or login got lost, the client would be left with a token that soon ends.
-        let rotates = instructions.rotation() > Rotation::None
+        let rotates = rotation > Rotation::None
             || instructions.patches.iter().any(|patch| patch.contains_key(&self.config.subject_key));
         let (callout, commit) = match &session.origin {
             // Nobody has a token for this id yet: it can be the session's own.
             Origin::Fresh | Origin::Late => {
                 let data = instructions.initial_data();
-                (Callout::create(&self.config, session.id, &data, false, upstream_cookie), Commit::Create(session.id))
+                let call = Callout::create(&self.config, session.id, &data, rotation, false, upstream_cookie);
+                (call, Commit::Create(session.id))
             }
             Origin::Anonymous(verified) => {
                 let id = self.config.keyring.promoted_id(verified);
                 let data = instructions.initial_data();
-                (Callout::create(&self.config, id, &data, true, upstream_cookie), Commit::Create(id))
+                // Others may have this token: it could have been planted. With a rotation none of them joins.
+                let call = Callout::create(&self.config, id, &data, rotation, true, upstream_cookie);
+                (call, Commit::Create(id))
             }
             Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
             | Origin::JustStored(seen) => {
                 let patches = instructions.patches_json();
-                let rotation = instructions.rotation();
                 (
                     Callout::change(
                         &self.config,

@@ -14,7 +14,7 @@ use crate::counter::Counter;
 use crate::found::Found;
 use crate::id::SessionId;
 use crate::merge_patch::Object;
-use crate::rotation::Standing;
+use crate::rotation::{Rotation, Standing};
 use crate::time::UnixSeconds;
 use crate::token::Verified;
 use crate::upstream_api::State;
@@ -126,7 +126,7 @@ impl Exchange {
             && let Step::Forward { callout, .. } = &mut step
             && let Phase::Upstream(session) = mem::replace(&mut self.phase, Phase::Finished)
         {
-            *callout = Some(Callout::create(&self.config, id, &Object::new(), false, None));
+            *callout = Some(Callout::create(&self.config, id, &Object::new(), Rotation::None, false, None));
             self.phase = Phase::Creating { session, held: None };
         }
         step

@@ -26,6 +26,7 @@ fn new_session(data: Value) -> NewSession {
         timeouts: Timeouts { idle: Seconds::new(1800), absolute: Seconds::new(43200) },
         subject_key: "user".to_owned(),
         upstream_cookie: None,
+        rotation: Rotation::None,
     }
 }
 
@@ -56,6 +57,34 @@ fn a_number_is_a_subject_as_it_is_written_or_not_at_all() {
     }
     for number in ["1.0", "1e0", "1E2", "-0", "0.5", "-1.5e-3", "1e400"] {
         assert!(matches!(with(number), Err(ChangeError::SubjectAmbiguous(_))), "{number}");
+    }
+}
+
+#[test]
+fn who_is_logged_in_changes_only_with_the_member() {
+    let login = created(json!({"user": "alice", "uid": 7.5, "odd": "\u{fffd}"}));
+    for key in ["uid", "odd", "missing", "user"] {
+        let change = |patches: &[Value]| Change { subject_key: key.to_owned(), ..patch(patches) };
+        let changed = login.change(change(&[json!({"n": 1})]), write_at(NOW)).unwrap();
+        assert_eq!((changed.subject(), changed.min_version()), (Some("alice"), Version::FIRST), "{key}");
+        // Written anew with the same value.
+        let member = login.data().parse().unwrap().get(key).cloned().unwrap_or_default();
+        let changed = login.change(change(&[json!({key: member})]), write_at(NOW)).unwrap();
+        assert_eq!(changed.subject(), Some("alice"), "{key}");
+        let changed = login.change(change(&[json!({key: "bob"})]), write_at(NOW)).unwrap();
+        assert_eq!((changed.subject(), changed.min_version()), (Some("bob"), Version::new(2)), "{key}");
+    }
+    let refused = login.change(patch(&[json!({"user": 1.5})]), write_at(NOW));
+    assert!(matches!(refused, Err(ChangeError::SubjectAmbiguous(_))));
+}
+
+#[test]
+fn a_session_that_begins_with_a_rotation_is_joined_by_nobody() {
+    for rotation in [Rotation::Asked, Rotation::Authenticated] {
+        let session = Session::create(NewSession { rotation, ..new_session(json!({"n": 1})) }, write_at(NOW)).unwrap();
+        assert!(!session.may_merge(Seconds::new(10), NOW));
+        assert!(!accepts(&session, 1, NOW) && accepts(&session, 2, NOW));
+        assert_eq!(Stored::decode(&session.encode()), Ok(Stored::Session(session)));
     }
 }
 

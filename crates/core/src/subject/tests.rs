@@ -39,6 +39,7 @@ fn session(user: &str, epoch: Option<Epoch>) -> Session {
         timeouts: Timeouts { idle: DAY, absolute: DAY },
         subject_key: "user".to_owned(),
         upstream_cookie: None,
+        rotation: crate::rotation::Rotation::None,
     };
     let write = Write { now: NOW, id: WriteId::from_random([1; 8]), max_data_bytes: 1000 };
     let session = Session::create(new, write).unwrap();

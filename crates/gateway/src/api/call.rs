@@ -104,6 +104,7 @@ pub(super) struct Create {
     timeouts: Timeouts,
     subject_key: String,
     upstream_cookie: Option<String>,
+    rotation: Rotation,
 }
 
 /// A `PATCH` before its body is there.
@@ -181,7 +182,7 @@ impl SessionCall {
     }
 
     fn read_create(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
-        no_flag(query)?;
+        let rotation = read_rotation(query)?;
         if fields.media_type()? != Some("application/json") {
             return Err(Refusal::UnsupportedMediaType { supported: "application/json" });
         }
@@ -193,6 +194,7 @@ impl SessionCall {
             },
             subject_key: subject_key(fields)?,
             upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
+            rotation,
         }))
     }
 
@@ -216,6 +218,7 @@ impl SessionCall {
                 rotation,
                 grace: grace.unwrap_or(DEFAULT_ROTATION_GRACE),
                 seen: fields.version(names::SEEN_VERSION)?,
+                joins: false,
                 subject_key: subject_key(fields)?,
                 upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
             },
@@ -233,6 +236,7 @@ impl Create {
             timeouts: self.timeouts,
             subject_key: self.subject_key,
             upstream_cookie: self.upstream_cookie,
+            rotation: self.rotation,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use session_core::id::SessionId;
-use session_core::record::{Change, NewSession, Rotation, Session, Write, WriteId};
+use session_core::record::{Change, NewSession, Session, Write, WriteId};
 use session_core::time::{Seconds, UnixSeconds};
 
 use super::line::Attempts;
@@ -65,9 +65,10 @@ impl<S: Store> Sessions<S> {
                 let within = merge_within.unwrap_or(Seconds::ZERO);
                 let change = Change {
                     patches: vec![new.data.clone()],
-                    rotation: Rotation::None,
+                    rotation: new.rotation,
                     grace: within,
                     seen: None,
+                    joins: true,
                     subject_key: new.subject_key.clone(),
                     upstream_cookie: new.upstream_cookie.clone(),
                 };

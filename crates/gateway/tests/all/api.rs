@@ -13,6 +13,7 @@ over_both_stores!(
     a_session_from_creation_to_its_end,
     what_a_creation_may_ask_for,
     merging_creations,
+    creations_that_rotate,
     patches,
     rotation,
     changes_with_a_token,
@@ -135,6 +136,26 @@ async fn merging_creations(gateway: &Gateway) {
     assert!(taken.header("session-created").is_some());
     let first = gateway.session("PUT", &fresh_id(), &merge, "{}").await;
     first.expect(StatusCode::CREATED);
+}
+
+async fn creations_that_rotate(gateway: &Gateway) {
+    let merge = [JSON, ("session-merge-within", "60")];
+    for query in ["?rotate", "?authenticated"] {
+        // Nobody joins one.
+        let id = fresh_id();
+        let created = gateway.session("PUT", &format!("{id}{query}"), &merge, "{}").await.expect(StatusCode::CREATED);
+        assert_eq!((created.header("etag"), created.number("session-min-version")), (Some("\"2\""), 2));
+        for query in ["", query] {
+            let joined = gateway.session("PUT", &format!("{id}{query}"), &merge, "{}").await;
+            joined.expect(StatusCode::CONFLICT);
+        }
+        // One that joins spares no token of before.
+        let id = fresh_id();
+        gateway.put(&id, r#"{"a":1}"#).await.expect(StatusCode::CREATED);
+        let merged = gateway.session("PUT", &format!("{id}{query}"), &merge, "{}").await.expect(StatusCode::OK);
+        assert_eq!((merged.number("session-min-version"), merged.number("session-grace-from")), (2, 2));
+    }
+    gateway.session("PUT", &format!("{}?touch", fresh_id()), &merge, "{}").await.expect(StatusCode::BAD_REQUEST);
 }
 
 async fn patches(gateway: &Gateway) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hyper::StatusCode;
 use serde_json::json;
 use session_core::id::SessionId;
-use session_core::record::{Change, NewSession, Timeouts};
+use session_core::record::{Change, NewSession, Rotation, Timeouts};
 use session_core::time::Seconds;
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Precondition, SessionError, Sessions, Settings};
@@ -85,6 +85,7 @@ fn new_session(user: Option<&str>) -> NewSession {
         timeouts: Timeouts { idle: Seconds::new(1800), absolute: Seconds::new(43_200) },
         subject_key: "user".to_owned(),
         upstream_cookie: None,
+        rotation: Rotation::None,
     }
 }
 

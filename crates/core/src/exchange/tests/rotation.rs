@@ -47,7 +47,7 @@ fn rotating_an_anonymous_session_stores_it() {
     let mut world = World::new(json!({}));
     let anonymous = world.visit("", &[]).cookie().expect("issued");
     let rotated = world.visit(&anonymous, ROTATE).cookie().expect("rotated");
-    assert_eq!(world.visit(&rotated, &[]).upstream("x-session-version"), "1");
+    assert_eq!(world.visit(&rotated, &[]).upstream("x-session-version"), "2");
 }
 
 #[test]

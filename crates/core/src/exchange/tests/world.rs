@@ -334,13 +334,15 @@ impl World {
         let subject_key = header(api::SUBJECT_KEY).unwrap_or("user").to_owned();
         let upstream_cookie = header(api::UPSTREAM_COOKIE).map(str::to_owned);
         let grace = seconds(api::ROTATION_GRACE).unwrap_or(Seconds::new(10));
+        let rotation = match query {
+            "rotate" => Rotation::Asked,
+            "authenticated" => Rotation::Authenticated,
+            _ => Rotation::None,
+        };
         let change = |patches, grace| Change {
             patches,
-            rotation: match query {
-                "rotate" => Rotation::Asked,
-                "authenticated" => Rotation::Authenticated,
-                _ => Rotation::None,
-            },
+            rotation,
+            joins: method == "PUT",
             grace,
             seen: header(api::SEEN_VERSION).map(|seen| seen.parse().unwrap()),
             subject_key: subject_key.clone(),
@@ -355,6 +357,7 @@ impl World {
                     timeouts: Timeouts { idle: seconds(api::IDLE).unwrap(), absolute: seconds(api::ABSOLUTE).unwrap() },
                     subject_key,
                     upstream_cookie,
+                    rotation,
                 };
                 ("201", record::Session::create(new, write))
             }

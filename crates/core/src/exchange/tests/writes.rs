@@ -99,6 +99,43 @@ fn a_login_into_a_session_that_an_attacker_began_ends_the_attackers_token() {
     assert_eq!((seen.upstream("x-session-subject"), seen.upstream("x-session-state")), ("", "expired"));
 }
 
+/// What an upstream says of a step that is no login to us: it keeps who that is to itself.
+const ROTATING: [&[(&str, &str)]; 2] = [
+    &[("x-session-control", "rotate"), ("x-session-patch", r#"{"step":"password"}"#)],
+    &[("x-session-control", "authenticated"), ("x-session-patch", r#"{"step":"password"}"#)],
+];
+
+#[test]
+fn nobody_joins_a_session_that_begins_with_a_rotation() {
+    for rotating in ROTATING {
+        let mut world = World::new(json!({}));
+        let planted = world.visit("", &[]).cookie().expect("issued");
+        let victim = world.visit(&planted, rotating).cookie().expect("issued");
+        for attempt in [&[("x-session-patch", r#"{"a":1}"#)], rotating] {
+            let joined = world.visit(&planted, attempt);
+            assert_eq!((joined.status(), joined.cookie()), (503, None), "{rotating:?}");
+        }
+        let seen = world.visit(&victim, &[]);
+        assert_eq!((seen.upstream("x-session-state"), seen.upstream("x-session-version")), ("active", "2"));
+        assert_eq!(seen.upstream("x-session-data"), r#"{"step":"password"}"#);
+    }
+}
+
+#[test]
+fn a_rotation_that_joins_a_session_spares_no_token_of_it() {
+    for rotating in ROTATING {
+        let mut world = World::new(json!({}));
+        let planted = world.visit("", &[]).cookie().expect("issued");
+        let attacker = world.visit(&planted, &[("x-session-patch", r#"{"a":1}"#)]).cookie().expect("issued");
+        let victim = world.visit(&planted, rotating).cookie().expect("issued");
+        let seen = world.visit(&attacker, &[]);
+        assert_eq!((seen.upstream("x-session-state"), seen.upstream("x-session-data")), ("expired", "{}"));
+        // It may be late, and its client may have the better token.
+        assert_eq!(seen.cookie(), None);
+        assert_eq!(world.visit(&victim, &[]).upstream("x-session-state"), "active");
+    }
+}
+
 #[test]
 fn a_session_begun_anew_under_its_old_id_is_not_opened_by_old_tokens() {
     let mut world = World::new(json!({}));
