@@ -2,7 +2,7 @@
 //!
 //! The place is a fixed number of slots, because in Envoy's shared data nothing can ever be deleted. A
 //! session has one slot, by its id; another session in it is simply replaced. So memory is bounded by
-//! slots × (`max_data_bytes` + some), whatever clients send.
+//! slots × (`max_data_bytes` + some), whatever clients send. The marks that a cookie was replaced have slots of their own.
 //!
 //! Four rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
 //! seen no newer version and were issued before it was fetched (read-your-writes), a newer version is never replaced by
@@ -19,6 +19,9 @@ use crate::version::Version;
 /// How long the mark of an ended session holds its slot against that session: longer than any
 /// lookup that was under way when it ended.
 const END_MARK: Seconds = Seconds::new(60);
+
+/// How many slots there are for the marks of [`is_replaced`], beside those for sessions: copies must not push them out.
+const MARKS: u32 = 4096;
 
 const FORMAT: u8 = 4;
 
@@ -102,8 +105,7 @@ pub(crate) fn is_replaced(
     began: UnixSeconds,
     now: UnixSeconds,
 ) -> bool {
-    let id = mark(id);
-    let entry = slots.read(slot(id, config.slots)).and_then(|bytes| Entry::decode(&bytes, config.layout));
+    let entry = slots.read(mark(id, config)).and_then(|bytes| Entry::decode(&bytes, config.layout));
     entry.is_some_and(|entry| {
         // A request that comes after it may have been sent before it.
         let is_late = began <= entry.fetched || now.since(entry.fetched) < END_MARK;
@@ -152,14 +154,13 @@ impl SlotWrite {
 
     /// Remembers for a while that a client's cookie for this session was replaced: see [`is_replaced`].
     pub(crate) fn replaced(id: SessionId, now: UnixSeconds, config: &Cache) -> Self {
-        let id = mark(id);
-        Self { slot: slot(id, config.slots), value: head(id, now, REPLACED) }
+        Self { slot: mark(id, config), value: head(id, now, REPLACED) }
     }
 }
 
-/// The id that a mark is kept under: the session may live on for other tokens, and its copy must stay.
-fn mark(id: SessionId) -> SessionId {
-    SessionId::from_bytes(id.as_bytes().map(|byte| !byte))
+/// The slot of a session's mark.
+fn mark(id: SessionId, config: &Cache) -> u32 {
+    config.slots.saturating_add(slot(id, MARKS))
 }
 
 fn head(id: SessionId, fetched: UnixSeconds, kind: u8) -> Vec<u8> {

@@ -29,13 +29,15 @@ pub(super) enum Commit {
         seen: Version,
     },
     Destroy,
+    /// Another session that the client has a token of.
+    DestroyRival(SessionId),
 }
 
 impl Commit {
     /// The id that the callout was about.
     pub(super) const fn id(&self, session: &Session) -> SessionId {
         match self {
-            Self::Create(id) | Self::Change { id, .. } => *id,
+            Self::Create(id) | Self::Change { id, .. } | Self::DestroyRival(id) => *id,
             Self::Destroy => session.id,
         }
     }
@@ -80,7 +82,7 @@ impl Exchange {
 
     /// The upstream has answered, and no callout is open.
     pub(super) fn respond(&mut self, session: Session, mut held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
-        if session.has_rivals {
+        if session.clears_rivals() {
             held.clear(self.config.cookie.variants());
         }
         let instructions = &held.instructions;
@@ -88,21 +90,7 @@ impl Exchange {
             self.effects.counts.add(Counter::WriteInvalid);
         }
         if instructions.destroy {
-            return match session.origin {
-                Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
-                | Origin::JustStored(seen) => {
-                    let callout = Callout::destroy(&self.config, session.id, seen);
-                    self.phase = Phase::Committing { session, held, commit: Commit::Destroy, again: None };
-                    Step::Call(callout)
-                }
-                Origin::Fresh | Origin::Anonymous(_) | Origin::NotStored => {
-                    let change = session.has_cookie.then_some(CookieChange::Clear);
-                    let cookie = self.replace_cookie(&session, change, slots, now);
-                    Step::Deliver(held.into_edits(cookie, None))
-                }
-                // The client has a better token than it sent, which is not this logout's to take.
-                Origin::Late => Step::Deliver(held.into_edits(None, None)),
-            };
+            return self.destroy(session, held, slots, now);
         }
         if instructions.is_invalid {
             return self.write_failed(&session, held, WriteFailure::Invalid, slots, now);
@@ -124,6 +112,56 @@ impl Exchange {
         }
         let cookie = self.unchanged_cookie(&session, slots, now);
         Step::Deliver(held.into_edits(cookie, None))
+    }
+
+    /// Ends the session, and before it the others that the client has a token of: whoever logs out means the browser, and
+    /// without this one's cookie the next request would come with that of another.
+    fn destroy(&mut self, mut session: Session, mut held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
+        let rival = session.rivals.pop();
+        if session.clears_rivals() {
+            held.clear(self.config.cookie.variants());
+        }
+        let (callout, commit) = match (session.origin, rival) {
+            // The client has a better token than it sent, which is not this logout's to take.
+            (Origin::Late, _) => return Step::Deliver(held.into_edits(None, None)),
+            (_, Some(rival)) => {
+                (Callout::destroy(&self.config, rival.id, rival.version), Commit::DestroyRival(rival.id))
+            }
+            (Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }, None)
+            | (Origin::JustStored(seen), None) => (Callout::destroy(&self.config, session.id, seen), Commit::Destroy),
+            (Origin::Fresh | Origin::Anonymous(_) | Origin::NotStored, None) => {
+                let change = session.has_cookie.then_some(CookieChange::Clear);
+                let cookie = self.replace_cookie(&session, change, slots, now);
+                return Step::Deliver(held.into_edits(cookie, None));
+            }
+        };
+        self.phase = Phase::Committing { session, held, commit, again: None };
+        Step::Call(callout)
+    }
+
+    /// Another session of the client has ended, or could not be.
+    pub(super) fn rival_destroyed(
+        &mut self,
+        session: Session,
+        held: Held,
+        id: SessionId,
+        outcome: Outcome,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
+        match outcome {
+            Outcome::Destroyed | Outcome::Missing => {
+                self.effects.counts.add(Counter::WriteDestroyed);
+                self.keep(id, now, None);
+                self.destroy(session, held, slots, now)
+            }
+            // A login or rotation has ended the token already.
+            Outcome::Rotated => self.destroy(session, held, slots, now),
+            _ => {
+                self.effects.counts.add(Counter::WriteUnavailable);
+                self.write_failed(&session, held, WriteFailure::Unavailable, slots, now)
+            }
+        }
     }
 
     /// A token that should be replaced was looked at again. Only a good one is: this answer may be late, and a login may

@@ -99,17 +99,17 @@ impl Exchange {
         }
     }
 
-    /// The token opens nothing any more: the next best, if the client has sent one that needs no second lookup.
+    /// The token opens nothing any more: the next best.
     fn pass_over(&mut self, mut incoming: Incoming, ended: Verified, slots: &impl Slots, now: UnixSeconds) -> Step {
         incoming.ended = incoming.ended.or(Some(ended.token.id));
         while let Some(verified) = incoming.next_token() {
-            if verified.token.version == Version::UNSTORED {
+            let token = verified.token;
+            if token.version == Version::UNSTORED {
                 return self.go_on(incoming, verified);
             }
-            if !incoming.is_strict
-                && let Copy::Fresh { found, .. } = self.copy(&verified, slots, now)
-            {
-                return self.admit(incoming, verified, found, slots, now);
+            // What ended a token ended the older ones of its session.
+            if token.id != ended.token.id || token.version > ended.token.version {
+                return self.find(incoming, verified, slots, now);
             }
         }
         self.start(incoming, State::Expired)
@@ -228,7 +228,8 @@ impl Exchange {
         }
         let token = verified.token;
         let origin = Origin::Stored { verified, is_renewable: false };
-        let session = Session::new(&self.config, &incoming, token.id, origin);
+        // The session may have ended, and an adopting upstream would not know.
+        let session = Session::new(&self.config, &incoming, token.id, origin).stand_in(&self.config);
         self.forward(incoming, session, State::Unavailable, token.version, None)
     }
 

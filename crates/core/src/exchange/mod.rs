@@ -151,11 +151,17 @@ fn is_redirected(headers: &Headers<'_>) -> bool {
     values(headers, "x-envoy-original-url").next().is_some()
 }
 
-/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without cookies, before the
-/// request itself: there is no session yet, and none begins.
+/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without credentials and
+/// content, before the request itself: there is no session yet, and none begins.
 fn is_preflight(headers: &Headers<'_>) -> bool {
     let has = |name| values(headers, name).next().is_some();
-    text(headers, ":method") == Some("OPTIONS") && has("origin") && has("access-control-request-method")
+    let has_content = has("transfer-encoding") || values(headers, "content-length").any(|length| length != b"0");
+    text(headers, ":method") == Some("OPTIONS")
+        && has("origin")
+        && has("access-control-request-method")
+        && !has("cookie")
+        && !has("authorization")
+        && !has_content
 }
 
 /// The session layer of one HTTP stream.
@@ -254,6 +260,10 @@ impl Exchange {
                 let outcome = Outcome::of(&self.config, session.id, answer);
                 self.created(session, held, outcome, slots, now)
             }
+            Phase::Committing { session, held, commit: Commit::DestroyRival(id), .. } => {
+                let outcome = Outcome::of(&self.config, id, answer);
+                self.rival_destroyed(session, held, id, outcome, slots, now)
+            }
             Phase::Committing { session, held, commit, again } => {
                 let outcome = Outcome::of(&self.config, commit.id(&session), answer);
                 match again {
@@ -294,7 +304,7 @@ impl Exchange {
                 let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
                     || session.renewable(&self.config, now).is_some();
                 let held = if says_something || may_get_a_cookie {
-                    headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie, now))
+                    headers.read(|headers| Held::read(&self.config, headers, session.adopted(), now))
                 } else {
                     Held::default()
                 };
@@ -302,13 +312,13 @@ impl Exchange {
             }
             Phase::Creating { session, held: None } => {
                 let now = clock();
-                let held = headers.read(|headers| Held::read(&self.config, headers, &session.sent_cookie, now));
+                let held = headers.read(|headers| Held::read(&self.config, headers, session.adopted(), now));
                 self.phase = Phase::Creating { session, held: Some(held) };
                 Step::Wait
             }
             Phase::Off if says_something() => {
                 let now = clock();
-                let held = headers.read(|headers| Held::read(&self.config, headers, "", now));
+                let held = headers.read(|headers| Held::read(&self.config, headers, None, now));
                 Step::Deliver(held.into_edits(None, None))
             }
             // A reply of Envoy's own, or of ours: there is no session to it.

@@ -14,7 +14,7 @@ use crate::exposed;
 use crate::found::{Data, Found};
 use crate::id::SessionId;
 use crate::time::UnixSeconds;
-use crate::token::{Rejected, Verified};
+use crate::token::{Rejected, Token, Verified};
 use crate::upstream_api::{self, State};
 use crate::version::Version;
 
@@ -154,6 +154,12 @@ impl Incoming {
             replace_all(&mut edits, "cookie", lines.clone());
         }
         edits
+    }
+
+    /// The tokens that were not needed to find the session, of other sessions that may be stored.
+    pub(super) fn stored_rivals(&self, found: SessionId) -> Vec<Token> {
+        let tokens = self.rivals.iter().map(|rival| rival.token);
+        tokens.filter(|token| token.version > Version::UNSTORED && token.id != found).collect()
     }
 
     /// Takes the best token that is left.

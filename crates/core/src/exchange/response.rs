@@ -81,8 +81,9 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie.
-    pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: &str, now: UnixSeconds) -> Self {
+    /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie; `None` if what it does to that
+    /// says nothing about the session.
+    pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: Option<&str>, now: UnixSeconds) -> Self {
         let mut held = Self { private: caching::keep_away(headers), readable: readable(headers), ..Self::default() };
         for name in [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR] {
             if values(headers, name).next().is_some() {
@@ -109,7 +110,7 @@ impl Held {
     }
 
     /// Takes out the cookies that are not the upstream's to set: ours, and the one it was given our id in.
-    fn take_cookies(&mut self, config: &Config, headers: &Headers<'_>, sent_cookie: &str, now: UnixSeconds) {
+    fn take_cookies(&mut self, config: &Config, headers: &Headers<'_>, sent_cookie: Option<&str>, now: UnixSeconds) {
         let all = values(headers, "set-cookie");
         let own_name = config.cookie.name().as_bytes();
         let upstream_name = config.upstream.cookie.as_deref().map(str::as_bytes);
@@ -124,9 +125,9 @@ impl Held {
                 kept.push(line.to_vec());
             }
         }
-        match adopted {
-            Some(UpstreamCookie::Deleted) => self.instructions.destroy = true,
-            Some(UpstreamCookie::Is(value)) if value != sent_cookie => {
+        match (adopted, sent_cookie) {
+            (Some(UpstreamCookie::Deleted), Some(_)) => self.instructions.destroy = true,
+            (Some(UpstreamCookie::Is(value)), Some(sent)) if value != sent => {
                 self.instructions.upstream_cookie = Some(value.to_owned());
             }
             _ => {}

@@ -45,12 +45,16 @@ pub(super) struct Session {
     pub(super) has_cookie: bool,
     /// What the upstream was sent as its own session cookie; empty if none is configured.
     pub(super) sent_cookie: String,
+    /// Whether that is an id that nobody has, in place of one that is not known.
+    is_stand_in: bool,
     /// When the request came.
     pub(super) began: UnixSeconds,
     /// The session in whose place this one begins, because the client's token opens it no more.
     ended: Option<SessionId>,
     /// Whether the client sent several genuine tokens.
-    pub(super) has_rivals: bool,
+    has_rivals: bool,
+    /// Those of other sessions that may still be there.
+    pub(super) rivals: Vec<Token>,
     /// Whether the response is a part of a page that the browser loads by itself.
     is_subresource: bool,
 }
@@ -65,11 +69,33 @@ impl Session {
             fresh_id: incoming.fresh_id,
             has_cookie: incoming.has_cookie,
             sent_cookie,
+            is_stand_in: false,
             began: incoming.began,
             ended: incoming.ended,
             has_rivals: incoming.has_rivals,
+            rivals: incoming.stored_rivals(id),
             is_subresource: incoming.is_subresource,
         }
+    }
+
+    /// Has the upstream's own cookie be an id that nobody has.
+    pub(super) fn stand_in(mut self, config: &Config) -> Self {
+        if config.upstream.cookie.is_some() {
+            self.sent_cookie = self.fresh_id.to_string();
+            self.is_stand_in = true;
+        }
+        self
+    }
+
+    /// What the upstream was sent as its own session cookie, if what it does to it says anything about the session.
+    pub(super) fn adopted(&self) -> Option<&str> {
+        (!self.is_stand_in).then_some(self.sent_cookie.as_str())
+    }
+
+    /// Whether setting the client's cookie may take away the others of our name. A good token of another session stays: which
+    /// of the two is the client's own can't be told.
+    pub(super) fn clears_rivals(&self) -> bool {
+        self.has_rivals && self.rivals.is_empty()
     }
 
     /// The session that the client's cookie stands for, if a new cookie would be for another one.
@@ -94,7 +120,7 @@ impl Session {
 
     /// Whether the client's cookies can be made one by setting the best and clearing the others.
     fn settles(&self, config: &Config) -> bool {
-        self.has_rivals && !self.is_subresource && config.cookie.has_variants()
+        self.clears_rivals() && !self.is_subresource && config.cookie.has_variants()
     }
 
     /// Whether a response that says nothing about the session goes out as it is, whatever the time.

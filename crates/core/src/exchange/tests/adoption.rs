@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_assert_ne, prop_oneof, proptest};
 use serde_json::json;
 
-use super::world::{World, headers};
+use super::world::{Gateway, World, headers};
 use super::*;
 
 fn world() -> World {
@@ -36,6 +36,33 @@ fn an_off_path_gets_an_adopted_cookie_that_opens_nothing() {
     seen.sort();
     seen.dedup();
     assert_eq!(seen.len(), 3, "each request has an id of its own");
+}
+
+/// The token may be of a session that has ended; PHP or Tomcat may still have theirs under its id.
+#[test]
+fn an_outage_opens_no_upstream_session_and_ends_none() {
+    let answers: [&[(&str, &str)]; 3] = [
+        &[],
+        &[("set-cookie", "PHPSESSID=renewed; Path=/")],
+        &[("set-cookie", "PHPSESSID=deleted; Max-Age=0; Path=/")],
+    ];
+    for answer in answers {
+        let mut world = World::new(json!({
+            "create": "eager", "upstream": {"cookie": "PHPSESSID"}, "on_store_failure": "continue"
+        }));
+        let first = world.visit("", &[]);
+        let (cookie, id) = (first.cookie().unwrap(), first.upstream("x-session-id").to_owned());
+        world.gateway = Gateway::Down;
+        let outage = world.visit(&cookie, answer);
+        assert_eq!((outage.upstream("x-session-state"), outage.status()), ("unavailable", 200), "{answer:?}");
+        let sent = outage.upstream_all("cookie").concat();
+        assert!(sent.starts_with("PHPSESSID=") && !sent.contains(&id), "{sent}");
+        assert_eq!(outage.client_all("set-cookie"), [""; 0], "{answer:?}");
+        world.gateway = Gateway::Up;
+        let after = world.visit(&cookie, &[]);
+        assert_eq!(after.upstream("x-session-state"), "active", "{answer:?}");
+        assert!(after.upstream_all("cookie").concat().contains(&id), "{answer:?}");
+    }
 }
 
 #[test]

@@ -198,6 +198,71 @@ fn an_ended_token_is_passed_over_without_a_second_lookup() {
     assert_eq!(world.calls.len(), 1, "{:?}", world.calls);
 }
 
+/// Somebody's token was planted beside the user's own, and is the newer one.
+#[test]
+fn a_good_session_is_not_hidden_by_an_ended_one() {
+    let strict = json!([{"path_prefix": "/strict/", "session": "strict"}]);
+    for path in ["/", "/strict/"] {
+        let mut world =
+            World::new(json!({"rules": strict.clone(), "cookie": {"name": "sid", "domain": "example.com"}}));
+        let good = world.visit("", LOGIN).cookie().unwrap();
+        world.now += 1;
+        let planted = world.visit("", WRITE);
+        world.destroy(planted.upstream("x-session-id"));
+        // Another proxy, or a copy that was pushed out.
+        world.slots.0.clear();
+        let both = format!("{good}; {}", planted.cookie().unwrap());
+        let seen = world.visit_with(headers(&[(":method", "GET"), (":path", path), ("cookie", &both)]), &[]);
+        assert_eq!(seen.upstream("x-session-subject"), "alice", "{path}");
+        assert_eq!(seen.client_all("set-cookie").len(), 2, "the ended one is cleared, and the good one set");
+    }
+}
+
+#[test]
+fn no_good_token_of_another_session_is_cleared() {
+    let mut world = World::new(json!({"cookie": {"name": "sid", "domain": "example.com"}}));
+    let good = world.visit("", LOGIN).cookie().unwrap();
+    world.now += 1;
+    let planted = world.visit("", WRITE).cookie().unwrap();
+    let both = format!("{good}; {planted}");
+    assert_eq!(world.visit(&both, &[]).client_all("set-cookie"), [""; 0]);
+    let write = world.visit(&both, WRITE);
+    let lines = write.client_all("set-cookie");
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    // The planted one ends, and the user is back.
+    world.destroy(write.upstream("x-session-id"));
+    assert_eq!(
+        world.visit(&format!("{good}; {}", write.cookie().unwrap()), &[]).upstream("x-session-subject"),
+        "alice"
+    );
+}
+
+#[test]
+fn a_logout_ends_every_session_that_the_browser_has_a_token_of() {
+    for policy in ["fail", "deliver"] {
+        let mut world =
+            World::new(json!({"cookie": {"name": "sid", "domain": "example.com"}, "on_write_failure": policy}));
+        let mut tokens = Vec::new();
+        for _ in 0..3 {
+            tokens.push(world.visit("", LOGIN).cookie().unwrap());
+            world.now += 1;
+        }
+        let all = tokens.join("; ");
+        world.calls.clear();
+        let seen = world.visit(&all, DESTROY);
+        assert_eq!(world.calls.iter().filter(|call| call.starts_with("DELETE")).count(), 3);
+        assert_eq!(seen.cookie().as_deref(), Some("sid="));
+        for token in &tokens {
+            assert_eq!(world.visit(token, &[]).upstream("x-session-state"), "expired");
+        }
+        // With the best of them ended already, too.
+        let (first, second) = (world.visit("", LOGIN), world.visit("", LOGIN));
+        world.destroy(second.upstream("x-session-id"));
+        world.visit(&format!("{}; {}", first.cookie().unwrap(), second.cookie().unwrap()), DESTROY);
+        assert_eq!(world.visit(&first.cookie().unwrap(), &[]).upstream("x-session-state"), "expired");
+    }
+}
+
 /// After `cookie.domain` was switched on, browsers have a cookie with it and one without.
 #[test]
 fn the_loser_is_cleared_where_the_configuration_tells_what_it_is() {
