@@ -127,8 +127,11 @@ impl Exchange {
             (_, Some(rival)) => {
                 (Callout::destroy(&self.config, rival.id, rival.version), Commit::DestroyRival(rival.id))
             }
-            (Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }, None)
-            | (Origin::JustStored(seen), None) => (Callout::destroy(&self.config, session.id, seen), Commit::Destroy),
+            (
+                Origin::Stored { verified: Verified { token: Token { version: seen, .. }, .. }, .. }
+                | Origin::JustStored(seen),
+                None,
+            ) => (Callout::destroy(&self.config, session.id, seen), Commit::Destroy),
             (Origin::Fresh | Origin::Anonymous(_) | Origin::NotStored, None) => {
                 let change = session.has_cookie.then_some(CookieChange::Clear);
                 let cookie = self.replace_cookie(&session, change, slots, now);
@@ -145,7 +148,7 @@ impl Exchange {
         session: Session,
         held: Held,
         id: SessionId,
-        outcome: Outcome,
+        outcome: &Outcome,
         slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {

@@ -6,7 +6,7 @@ use super::admission::{Admission, admit};
 use super::callout::{Callout, Outcome};
 use super::commit::WriteFailure;
 use super::request::{Incoming, Outgoing, forward};
-use super::session::{Origin, Session};
+use super::session::{Origin, SentCookie, Session};
 use super::{Exchange, Identity, LookUp, Phase, Step};
 use crate::cache::{self, Entry, SlotWrite, Slots};
 use crate::config::{CreatePolicy, OnStoreFailure};
@@ -200,8 +200,8 @@ impl Exchange {
             Admission::Own(standing @ (Standing::Good | Standing::Spared)) => {
                 let origin = Origin::Stored { verified, is_renewable: standing == Standing::Good };
                 let mut session = Session::new(&self.config, &incoming, token.id, origin);
-                if let (Some(_), Some(cookie)) = (&self.config.upstream.cookie, &found.upstream_cookie) {
-                    session.sent_cookie.clone_from(cookie);
+                if let (SentCookie::Adopted(sent), Some(cookie)) = (&mut session.sent_cookie, &found.upstream_cookie) {
+                    sent.clone_from(cookie);
                 }
                 self.forward(incoming, session, State::Active, found.version, Some(found))
             }
@@ -229,7 +229,7 @@ impl Exchange {
         let token = verified.token;
         let origin = Origin::Stored { verified, is_renewable: false };
         // The session may have ended, and an adopting upstream would not know.
-        let session = Session::new(&self.config, &incoming, token.id, origin).stand_in(&self.config);
+        let session = Session::new(&self.config, &incoming, token.id, origin).with_stand_in();
         self.forward(incoming, session, State::Unavailable, token.version, None)
     }
 
@@ -260,7 +260,7 @@ impl Exchange {
             State::Unavailable => Counter::RequestUnavailable,
         });
         self.effects.identity = Some(Identity { id: session.id, state });
-        let outgoing = Outgoing { id: session.id, state, version, found, upstream_cookie: &session.sent_cookie };
+        let outgoing = Outgoing { id: session.id, state, version, found, upstream_cookie: session.sent_cookie.value() };
         let edits = forward(&self.config, incoming, outgoing);
         self.phase = Phase::Upstream(session);
         Step::Forward { edits, callout: None }

@@ -262,7 +262,7 @@ impl Exchange {
             }
             Phase::Committing { session, held, commit: Commit::DestroyRival(id), .. } => {
                 let outcome = Outcome::of(&self.config, id, answer);
-                self.rival_destroyed(session, held, id, outcome, slots, now)
+                self.rival_destroyed(session, held, id, &outcome, slots, now)
             }
             Phase::Committing { session, held, commit, again } => {
                 let outcome = Outcome::of(&self.config, commit.id(&session), answer);
@@ -304,7 +304,7 @@ impl Exchange {
                 let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
                     || session.renewable(&self.config, now).is_some();
                 let held = if says_something || may_get_a_cookie {
-                    headers.read(|headers| Held::read(&self.config, headers, session.adopted(), now))
+                    headers.read(|headers| Held::read(&self.config, headers, session.sent_cookie.adopted(), now))
                 } else {
                     Held::default()
                 };
@@ -312,7 +312,8 @@ impl Exchange {
             }
             Phase::Creating { session, held: None } => {
                 let now = clock();
-                let held = headers.read(|headers| Held::read(&self.config, headers, session.adopted(), now));
+                let held =
+                    headers.read(|headers| Held::read(&self.config, headers, session.sent_cookie.adopted(), now));
                 self.phase = Phase::Creating { session, held: Some(held) };
                 Step::Wait
             }

@@ -31,6 +31,35 @@ pub(super) enum Origin {
     NotStored,
 }
 
+/// What the upstream was sent as its own session cookie (`upstream.cookie`).
+#[derive(Clone, Debug)]
+pub(super) enum SentCookie {
+    /// None is configured.
+    None,
+    /// The id that it keeps its state under.
+    Adopted(String),
+    /// An id that nobody has, in place of one that is not known: what the upstream does to it says nothing about the session.
+    StandIn(String),
+}
+
+impl SentCookie {
+    /// The value that was sent.
+    pub(super) fn value(&self) -> &str {
+        match self {
+            Self::None => "",
+            Self::Adopted(value) | Self::StandIn(value) => value,
+        }
+    }
+
+    /// The id that the upstream may renew or delete.
+    pub(super) fn adopted(&self) -> Option<&str> {
+        match self {
+            Self::Adopted(value) => Some(value),
+            Self::None | Self::StandIn(_) => None,
+        }
+    }
+}
+
 /// The session of one exchange.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -43,10 +72,8 @@ pub(super) struct Session {
     pub(super) fresh_id: SessionId,
     /// Whether the client sent any cookie of our name.
     pub(super) has_cookie: bool,
-    /// What the upstream was sent as its own session cookie; empty if none is configured.
-    pub(super) sent_cookie: String,
-    /// Whether that is an id that nobody has, in place of one that is not known.
-    is_stand_in: bool,
+    /// What the upstream was sent as its own session cookie.
+    pub(super) sent_cookie: SentCookie,
     /// When the request came.
     pub(super) began: UnixSeconds,
     /// The session in whose place this one begins, because the client's token opens it no more.
@@ -61,7 +88,10 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(config: &Config, incoming: &Incoming, id: SessionId, origin: Origin) -> Self {
-        let sent_cookie = if config.upstream.cookie.is_some() { id.to_string() } else { String::new() };
+        let sent_cookie = match &config.upstream.cookie {
+            Some(_) => SentCookie::Adopted(id.to_string()),
+            None => SentCookie::None,
+        };
         Self {
             id,
             origin,
@@ -69,7 +99,6 @@ impl Session {
             fresh_id: incoming.fresh_id,
             has_cookie: incoming.has_cookie,
             sent_cookie,
-            is_stand_in: false,
             began: incoming.began,
             ended: incoming.ended,
             has_rivals: incoming.has_rivals,
@@ -78,18 +107,12 @@ impl Session {
         }
     }
 
-    /// Has the upstream's own cookie be an id that nobody has.
-    pub(super) fn stand_in(mut self, config: &Config) -> Self {
-        if config.upstream.cookie.is_some() {
-            self.sent_cookie = self.fresh_id.to_string();
-            self.is_stand_in = true;
+    /// Has the upstream's own cookie, where one is configured, be an id that nobody has.
+    pub(super) fn with_stand_in(mut self) -> Self {
+        if let SentCookie::Adopted(_) = self.sent_cookie {
+            self.sent_cookie = SentCookie::StandIn(self.fresh_id.to_string());
         }
         self
-    }
-
-    /// What the upstream was sent as its own session cookie, if what it does to it says anything about the session.
-    pub(super) fn adopted(&self) -> Option<&str> {
-        (!self.is_stand_in).then_some(self.sent_cookie.as_str())
     }
 
     /// Whether setting the client's cookie may take away the others of our name. A good token of another session stays: which
