@@ -82,6 +82,38 @@ fn users_who_logged_out_of_php_share_no_session() {
     assert_eq!(ids.len(), 4, "each has an upstream session of their own");
 }
 
+#[test]
+fn an_outage_opens_no_session_of_php() {
+    let php = Php::start(false);
+    let mut mesh = Mesh::configured(|envoy| {
+        envoy
+            .plugin(json!({
+                "create": "eager",
+                "upstream": {"cookie": "PHPSESSID"},
+                "on_store_failure": "continue",
+                "gateway": {"timeout": "1s"},
+                "cache": {"ttl": "0s", "stale_if_error": "0s"},
+            }))
+            .cluster("app", &[php.port()])
+    });
+    let mut browser = mesh.browser();
+    browser.get("/");
+    browser.get("/login-without-renewal?user=alice");
+    let before = page(&browser.get("/"));
+    assert_eq!(before["user"], "alice");
+    mesh.gateway.process().pause();
+    // The session may have ended, of which PHP knows nothing.
+    for path in ["/", "/login?user=mallory", "/logout"] {
+        let during = browser.get(path);
+        assert_ne!(page(&during)["id"], before["id"]);
+        assert_ne!(page(&during)["user"], "alice");
+        assert!(during.all("set-cookie").is_empty(), "{during:?}");
+    }
+    mesh.gateway.process().resume();
+    let after = page(&browser.get("/"));
+    assert_eq!((&after["user"], &after["id"]), (&before["user"], &before["id"]), "it was an outage, no logout");
+}
+
 /// Logs in and comes back `times` times; what PHP then has, and how often our token changed meanwhile.
 fn revisit(browser: &mut Browser, login: &str, times: usize) -> (Value, usize) {
     browser.get("/");

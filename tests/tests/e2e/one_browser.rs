@@ -82,6 +82,26 @@ fn a_late_logout_does_not_end_the_login_that_came_after_it() {
     mesh.envoy.until_counted("writes_failed.rotated", 1);
 }
 
+#[test]
+fn a_logout_ends_every_session_that_the_browser_has_a_token_of() {
+    let mesh = Mesh::start();
+    let login = Request::get("/").respond("x-session-patch", r#"{"user":"alice"}"#);
+    let mut browsers = [mesh.browser(), mesh.browser(), mesh.browser()];
+    let tokens: Vec<_> = browsers
+        .iter_mut()
+        .map(|browser| {
+            browser.send(login.clone());
+            format!("__Host-session={}", browser.token().unwrap())
+        })
+        .collect();
+    let logout = Request::get("/").header("cookie", tokens.join("; ")).respond("x-session-control", "destroy");
+    assert_eq!(logout.send(mesh.envoy.port()).status, 200);
+    for browser in &mut browsers {
+        assert_eq!(browser.get("/").seen().state(), "expired");
+    }
+    mesh.envoy.until_counted("writes.destroyed", 3);
+}
+
 const PAGE: &str = "<html><body><pre id=out>waiting</pre><script>(async () => {
     const seen = [];
     const count = () => seen.push('cookies=' + (document.cookie.split('sid=').length - 1));
