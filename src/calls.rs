@@ -14,8 +14,9 @@ use crate::context::ById;
 pub(crate) enum Caller {
     /// For these streams, which wait for its answer.
     Streams(Vec<u32>),
-    /// For nobody: the store should hear that this session is in use. It was asked at this time.
-    Refresh(LookUp, UnixSeconds),
+    /// For nobody: the store should hear that this session is in use. It was asked at this time, maybe because these streams
+    /// go on.
+    Refresh(LookUp, UnixSeconds, Vec<u32>),
 }
 
 struct Call {
@@ -75,10 +76,22 @@ impl Calls {
         !self.refreshing.contains(&look_up.id)
     }
 
-    /// A callout that tells the store of a session was sent.
-    pub(crate) fn sent_refresh(&mut self, token: u32, look_up: LookUp, asked: UnixSeconds, sent_ms: u64) {
+    /// Of how many sessions the store is being told.
+    pub(crate) fn refreshing(&self) -> usize {
+        self.refreshing.len()
+    }
+
+    /// A callout that tells the store of a session was sent, on behalf of these streams.
+    pub(crate) fn sent_refresh(
+        &mut self,
+        token: u32,
+        look_up: LookUp,
+        streams: Vec<u32>,
+        asked: UnixSeconds,
+        sent_ms: u64,
+    ) {
         self.refreshing.insert(look_up.id);
-        self.open.insert(token, Call { caller: Caller::Refresh(look_up, asked), sent_ms, shared: None });
+        self.open.insert(token, Call { caller: Caller::Refresh(look_up, asked, streams), sent_ms, shared: None });
     }
 
     /// A callout was answered: for whom it was made, and when.
@@ -87,7 +100,7 @@ impl Calls {
         if let Some(id) = shared {
             self.shared.remove(&id);
         }
-        if let Caller::Refresh(look_up, _) = &caller {
+        if let Caller::Refresh(look_up, ..) = &caller {
             self.refreshing.remove(&look_up.id);
         }
         Some((caller, sent_ms))
@@ -142,7 +155,7 @@ mod tests {
     fn the_store_is_told_of_a_session_once_at_a_time() {
         let mut calls = Calls::default();
         assert!(calls.needs_refresh(&look_up(1, 5)));
-        calls.sent_refresh(100, look_up(1, 5), UnixSeconds::new(7), NOW);
+        calls.sent_refresh(100, look_up(1, 5), Vec::new(), UnixSeconds::new(7), NOW);
         assert!(!calls.needs_refresh(&look_up(1, 5)));
         assert!(calls.needs_refresh(&look_up(2, 5)));
         assert!(matches!(calls.answered(100), Some((Caller::Refresh(..), NOW))));

@@ -66,9 +66,9 @@ impl session_abi::Filter for Filter {
     }
 
     fn tick(&mut self, root: u32) {
-        if let Some(worker) = self.workers.get_mut(&root) {
-            worker.flush_counts();
-        }
+        let Some(worker) = self.workers.get_mut(&root) else { return };
+        let streams = self.streams.iter().filter(|(_, stream)| stream.root == root);
+        worker.tick(streams.filter_map(|(id, stream)| Some((*id, stream.exchange.as_ref()?))), &Moment::default());
     }
 
     fn request_headers(&mut self, stream: u32) -> Verdict {
@@ -111,7 +111,14 @@ impl session_abi::Filter for Filter {
         let headers = answer.headers.to_vec();
         let answer = Answer::Received { headers: &headers, body: &answer.body };
         let waiting = match caller {
-            Caller::Refresh(look_up, asked) => return worker.refreshed(look_up, answer, asked),
+            Caller::Refresh(look_up, asked, streams) => {
+                for id in streams {
+                    if let Some(Stream { exchange: Some(exchange), .. }) = self.streams.get_mut(&id) {
+                        exchange.touched(answer, asked, now.seconds());
+                    }
+                }
+                return worker.refreshed(look_up, answer, asked);
+            }
             Caller::Streams(waiting) => waiting,
         };
         for stream_id in waiting {

@@ -8,6 +8,7 @@
 //! | `filter` | the VM: which callback concerns which configuration and stream |
 //! | `worker` | one configuration: carries out what its streams' exchanges decide |
 //! | `calls` | the callouts that are under way, and who waits for them |
+//! | `touches` | the sessions that streams in progress keep in use |
 //! | `host`, `metrics`, `entropy` | hostcalls, as this filter uses them |
 
 mod calls;
@@ -16,6 +17,7 @@ mod entropy;
 mod filter;
 mod host;
 mod metrics;
+mod touches;
 mod worker;
 
 session_abi::export!(filter::Filter);

@@ -1,5 +1,6 @@
 //! One configuration in one VM: carries out what the exchanges of its streams decide.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -15,9 +16,11 @@ use crate::calls::{Caller, Calls};
 use crate::entropy::Entropy;
 use crate::host::{self, Moment};
 use crate::metrics::Metrics;
+use crate::touches::{MOST_TOUCHES, Touches};
 
-/// How long counts may be gathered before Envoy sees them.
-const GATHER: Duration = Duration::from_secs(1);
+/// How long counts may be gathered before Envoy sees them, in milliseconds; also the time between two looks at the streams
+/// in progress at least.
+const GATHER_MS: u64 = 1000;
 
 /// The answer where the filter itself can't do its work.
 pub(crate) const UNABLE: LocalReply = LocalReply {
@@ -34,6 +37,8 @@ pub(crate) struct Worker {
     calls: Calls,
     /// Whether there are counts that Envoy has not seen, and the timer runs that will show them.
     is_counting: bool,
+    /// When to look at the streams in progress again, in milliseconds since the Unix epoch.
+    next_look_ms: u64,
 }
 
 /// What became of a step.
@@ -52,6 +57,7 @@ impl Worker {
             metrics: Metrics::define(),
             calls: Calls::default(),
             is_counting: false,
+            next_look_ms: 0,
         }
     }
 
@@ -112,11 +118,44 @@ impl Worker {
         }
     }
 
+    /// The timer has fired: for the counts, or for the streams in progress. These are looked at only now and then, since
+    /// there can be many.
+    pub(crate) fn tick<'a>(&mut self, streams: impl Iterator<Item = (u32, &'a Exchange)> + Clone, now: &Moment) {
+        self.flush_counts();
+        let period_ms = self.config.timeouts.stream_touch_after().get().saturating_mul(250).max(GATHER_MS);
+        let wait_ms = self.next_look_ms.saturating_sub(now.millis());
+        // Further away than a period only if the clock was set back.
+        if (1..=period_ms).contains(&wait_ms) {
+            let is_any = streams.take(1).next().is_some();
+            host::tick(if is_any { Duration::from_millis(wait_ms) } else { Duration::ZERO });
+            return;
+        }
+        let Touches { is_any_in_use, due } = Touches::of(streams, now.seconds());
+        let all_sent = self.touch(due, now);
+        let next_ms = if all_sent { period_ms } else { GATHER_MS };
+        self.next_look_ms = now.millis().saturating_add(next_ms);
+        host::tick(if is_any_in_use { Duration::from_millis(next_ms) } else { Duration::ZERO });
+    }
+
+    /// Tells the store of these sessions; `false` if some have to wait.
+    fn touch(&mut self, due: HashMap<SessionId, (LookUp, Vec<u32>)>, now: &Moment) -> bool {
+        for (look_up, streams) in due.into_values() {
+            if self.calls.refreshing() >= MOST_TOUCHES {
+                return false;
+            }
+            if self.calls.needs_refresh(&look_up) {
+                // One warning is enough, and what Envoy refuses now it may not at the next look.
+                let Some(token) = self.send(&look_up.touch(&self.config)) else { break };
+                self.calls.sent_refresh(token, look_up, streams, now.seconds(), now.millis());
+            }
+        }
+        true
+    }
+
     /// Brings Envoy's metrics up to date.
     pub(crate) fn flush_counts(&mut self) {
         if self.is_counting {
             self.is_counting = false;
-            host::tick(Duration::ZERO);
             self.metrics.flush();
         }
     }
@@ -166,7 +205,7 @@ impl Worker {
         if let Some(look_up) = effects.refresh.filter(|look_up| self.calls.needs_refresh(look_up))
             && let Some(token) = self.send(&look_up.callout(&self.config))
         {
-            self.calls.sent_refresh(token, look_up, now.seconds(), now.millis());
+            self.calls.sent_refresh(token, look_up, Vec::new(), now.seconds(), now.millis());
         }
     }
 
@@ -176,7 +215,7 @@ impl Worker {
             self.metrics.raise(counts);
             if !self.is_counting {
                 self.is_counting = true;
-                host::tick(GATHER);
+                host::tick(Duration::from_millis(GATHER_MS));
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::gateway_api as api;
 use crate::id::SessionId;
 use crate::merge_patch::Object;
 use crate::rotation::Rotation;
-use crate::time::UnixSeconds;
+use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 
 /// A request to the gateway's cluster.
@@ -60,11 +60,11 @@ impl Callout {
         }
     }
 
-    /// Asks for a session, and extends its idle timeout.
-    pub(super) fn look_up(config: &Config, id: SessionId, seen: Version) -> Self {
+    /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old.
+    pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
         Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_IDEMPOTENT)
             .with(api::WANT_VERSION, seen.to_string())
-            .with(api::TOUCH_AFTER, config.timeouts.touch_after.to_string())
+            .with(api::TOUCH_AFTER, touch_after.to_string())
     }
 
     /// Stores a new session; with `merge_within`, joins one that another request has just created.

@@ -6,7 +6,7 @@ use super::admission::{Admission, admit};
 use super::callout::{Callout, Outcome};
 use super::response::Held;
 use super::session::{CookieChange, Origin, Session};
-use super::{Exchange, Phase, Step};
+use super::{Exchange, LookUp, Phase, Step};
 use crate::cache::{SlotWrite, Slots, is_replaced};
 use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
@@ -67,6 +67,7 @@ impl Exchange {
         session.origin = if let Outcome::Found(found) = outcome {
             self.keep(session.id, now, Some(&found));
             self.effects.counts.add(Counter::WriteCreated);
+            self.uses_written(Token { id: session.id, version: found.version, issued_at: now });
             Origin::JustStored(found.version)
         } else {
             self.effects.counts.add(Counter::WriteUnavailable);
@@ -106,7 +107,7 @@ impl Exchange {
             return Step::Reply(held.replace_by(WriteFailure::Unavailable.reply(None)));
         }
         if let Some(verified) = session.renewable(&self.config, now) {
-            let callout = Callout::look_up(&self.config, session.id, verified.token.version);
+            let callout = LookUp { id: session.id, seen: verified.token.version }.callout(&self.config);
             self.phase = Phase::Renewing { session, verified, held, asked: now };
             return Step::Call(callout);
         }
@@ -263,6 +264,7 @@ impl Exchange {
                 self.effects.counts.add(Counter::WriteCreated);
                 self.keep(id, now, Some(&found));
                 self.remember_replaced(session, now);
+                self.uses_written(Token { id, version: found.version, issued_at: now });
                 let cookie = self.issue(session, id, found.version, now);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
             }
@@ -272,6 +274,7 @@ impl Exchange {
                 // A token that only a grace spares does not become a good one by a write.
                 let cookie = found.was_good(seen).then(|| {
                     self.remember_replaced(session, now);
+                    self.uses_written(Token { id, version: found.version, issued_at: now });
                     self.issue(session, id, found.version, now)
                 });
                 return Step::Deliver(held.into_edits(cookie, None));
@@ -283,6 +286,7 @@ impl Exchange {
             }
             // It had ended before, and the client may have begun anew.
             (Commit::Destroy, Outcome::Missing) => {
+                self.in_use = None;
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(session.id, now, None);
                 let is_replaced = is_replaced(slots, session.id, &self.config.cache, session.began, now);
@@ -303,6 +307,7 @@ impl Exchange {
                 WriteFailure::TooMany
             }
             (Commit::Destroy, Outcome::Destroyed) => {
+                self.in_use = None;
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(session.id, now, None);
                 // One that began with this very request is not the one that the client's cookie stands for.

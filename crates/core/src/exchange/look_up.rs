@@ -25,6 +25,7 @@ enum Copy {
     /// Good as it is; `is_due` when the store should hear that the session is in use.
     Fresh {
         found: Found,
+        fetched: UnixSeconds,
         is_due: bool,
     },
     /// Good only if the store does not answer.
@@ -50,9 +51,9 @@ impl Exchange {
         let token = verified.token;
         let copy = if incoming.is_strict { Copy::None } else { self.copy(&verified, slots, now) };
         let stale = match copy {
-            Copy::Fresh { found, is_due } => {
+            Copy::Fresh { found, fetched, is_due } => {
                 self.effects.counts.add(Counter::CacheHit);
-                let step = self.admit(incoming, verified, found, slots, now);
+                let step = self.admit(incoming, verified, found, slots, (fetched, now));
                 if is_due && matches!(step, Step::Forward { .. }) {
                     self.effects.refresh = Some(LookUp { id: token.id, seen: token.version });
                 }
@@ -91,7 +92,7 @@ impl Exchange {
         }
         let age = now.since(fetched);
         if age < config.ttl {
-            Copy::Fresh { found, is_due: age >= self.config.timeouts.touch_after }
+            Copy::Fresh { found, fetched, is_due: age >= self.config.timeouts.touch_after }
         } else if now < fetched.plus(config.ttl).plus(config.stale_if_error) {
             Copy::Stale(found)
         } else {
@@ -154,12 +155,12 @@ impl Exchange {
                 if incoming.login.is_some() || incoming.is_strict {
                     return self.deny();
                 }
-                self.admit(incoming, verified, found, slots, now)
+                self.admit(incoming, verified, found, slots, (asked, now))
             }
             Outcome::Found(found) => {
                 self.effects.counts.add(Counter::LookupFound);
                 self.keep(verified.token.id, asked, Some(&found));
-                self.admit(incoming, verified, found, slots, now)
+                self.admit(incoming, verified, found, slots, (asked, now))
             }
             Outcome::Missing => {
                 self.effects.counts.add(Counter::LookupMissing);
@@ -170,7 +171,7 @@ impl Exchange {
                 match stale {
                     Some(found) => {
                         self.effects.counts.add(Counter::RequestStale);
-                        self.admit(incoming, verified, found, slots, now)
+                        self.admit(incoming, verified, found, slots, (asked, now))
                     }
                     None => self.unavailable(incoming, verified),
                 }
@@ -193,7 +194,7 @@ impl Exchange {
         verified: Verified,
         found: Found,
         slots: &impl Slots,
-        now: UnixSeconds,
+        (asked, now): (UnixSeconds, UnixSeconds),
     ) -> Step {
         let token = verified.token;
         match admit(&token, &found, self.config.timeouts.rotation_grace, now) {
@@ -203,6 +204,7 @@ impl Exchange {
                 if let (SentCookie::Adopted(sent), Some(cookie)) = (&mut session.sent_cookie, &found.upstream_cookie) {
                     sent.clone_from(cookie);
                 }
+                self.uses_found(token, &found, asked);
                 self.forward(incoming, session, State::Active, found.version, Some(found))
             }
             Admission::Own(Standing::Ended) => {

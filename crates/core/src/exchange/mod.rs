@@ -4,12 +4,14 @@
 //! [`request`](Exchange::request) once, [`answer`](Exchange::answer) for each callout that a step asked for, and
 //! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies
 //! skip the request, answers come late. Each call returns the [`Step`] to take; [`effects`](Exchange::effects)
-//! then says what else to do. There is never more than one callout open.
+//! then says what else to do. There is never more than one callout open, but for the touches of a session while the stream
+//! goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched).
 
 mod admission;
 mod caching;
 mod callout;
 mod commit;
+mod in_use;
 mod login;
 mod look_up;
 mod request;
@@ -31,12 +33,13 @@ use crate::counter::{Counter, Counts};
 use crate::edit::{Edit, Headers, LocalReply, text, values};
 use crate::found::Found;
 use crate::id::SessionId;
-use crate::time::UnixSeconds;
+use crate::time::{Seconds, UnixSeconds};
 use crate::token::Verified;
 use crate::upstream_api::State;
 use crate::version::Version;
 use callout::Outcome;
 use commit::Commit;
+use in_use::InUse;
 use request::Incoming;
 use response::Held;
 use session::Session;
@@ -81,7 +84,13 @@ impl LookUp {
     /// The callout that asks it. The session counts as used by it.
     #[must_use]
     pub fn callout(&self, config: &Config) -> Callout {
-        Callout::look_up(config, self.id, self.seen)
+        Callout::look_up(config, self.id, self.seen, config.timeouts.touch_after)
+    }
+
+    /// The callout that tells of a use although no request came; whatever time was left, the idle timeout starts again.
+    #[must_use]
+    pub fn touch(&self, config: &Config) -> Callout {
+        Callout::look_up(config, self.id, self.seen, Seconds::ZERO)
     }
 
     /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
@@ -170,6 +179,8 @@ pub struct Exchange {
     config: Rc<Config>,
     phase: Phase,
     effects: Effects,
+    /// See [`due_touch`](Self::due_touch).
+    in_use: Option<InUse>,
 }
 
 #[derive(Debug)]
@@ -197,7 +208,7 @@ impl Exchange {
     /// An exchange under this configuration.
     #[must_use]
     pub fn new(config: Rc<Config>) -> Self {
-        Self { config, phase: Phase::Idle, effects: Effects::default() }
+        Self { config, phase: Phase::Idle, effects: Effects::default(), in_use: None }
     }
 
     /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before the

@@ -6,6 +6,7 @@ mod cached;
 mod cookies;
 mod failures;
 mod hostile;
+mod in_use;
 mod late;
 mod manners;
 mod rotation;

@@ -280,8 +280,24 @@ impl World {
     }
 
     pub(super) fn answer(&mut self, exchange: &mut Exchange, callout: &Callout) -> Step {
+        let Some((headers, body)) = self.received(callout) else {
+            return exchange.answer(Answer::NotSent, &self.slots, self.now());
+        };
+        exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, &self.slots, self.now())
+    }
+
+    /// Tells the store that a stream goes on.
+    pub(super) fn touch(&mut self, exchange: &mut Exchange, look_up: &LookUp) {
+        if let Some((headers, body)) = self.received(&look_up.touch(&Rc::clone(&self.config))) {
+            let answer = Answer::Received { headers: &borrowed(&headers), body: &body };
+            exchange.touched(answer, self.now(), self.now());
+        }
+    }
+
+    /// What comes back for a callout; `None` if it can't be sent.
+    fn received(&mut self, callout: &Callout) -> Option<(HeaderList, Vec<u8>)> {
         let (headers, body) = match self.gateway {
-            Gateway::Unreachable => return exchange.answer(Answer::NotSent, &self.slots, self.now()),
+            Gateway::Unreachable => return None,
             Gateway::Down => (headers(&[(":status", "503")]), b"upstream connect error".to_vec()),
             Gateway::StoreDown => (headers(&[(":status", "503"), (api::MARKER, "1")]), Vec::new()),
             Gateway::Up => {
@@ -292,9 +308,7 @@ impl World {
         };
         let is_lost = self.lost_answers > 0;
         self.lost_answers = self.lost_answers.saturating_sub(1);
-        let (headers, body) =
-            if is_lost { (super::world::headers(&[(":status", "504")]), Vec::new()) } else { (headers, body) };
-        exchange.answer(Answer::Received { headers: &borrowed(&headers), body: &body }, &self.slots, self.now())
+        Some(if is_lost { (super::world::headers(&[(":status", "504")]), Vec::new()) } else { (headers, body) })
     }
 
     /// Ends a session as another client's logout would.
@@ -398,9 +412,14 @@ impl World {
                 return (headers(&[(":status", status_of(error)), (api::MARKER, "1")]), Vec::new());
             }
         };
-        let Some(left) = session.lifetime_left(now) else {
+        let Some(mut left) = session.lifetime_left(now) else {
             return (headers(&[(":status", "404"), (api::MARKER, "1")]), Vec::new());
         };
+        if let ("GET", Some((_, expires))) = (method, self.store.get(&id)) {
+            let remaining = Seconds::new(expires - now.get());
+            let touch_after = seconds(api::TOUCH_AFTER).unwrap();
+            left = session.extension(remaining, touch_after, now).unwrap_or(remaining);
+        }
         self.store.insert(id, (Stored::Session(session.clone()), now.plus(left).get()));
         (described(status, &session, now.plus(left)), session.into_data().into_string().into_bytes())
     }

@@ -1,0 +1,153 @@
+//! Streams in progress: as long as one goes on, its session is in use.
+
+use serde_json::json;
+
+use super::world::{Gateway, World, headers};
+use super::*;
+
+/// A world in which a session lives for a minute, and a stream that goes on in one of its sessions.
+fn streaming(response: &[(&str, &str)]) -> (World, Exchange, String) {
+    let mut world = World::new(json!({"timeouts": {"idle": "60s", "touch_after": "10s", "absolute": "1h"}}));
+    let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+    let (exchange, cookie) = stream(&mut world, &cookie, response);
+    (world, exchange, cookie)
+}
+
+fn stream(world: &mut World, cookie: &str, response: &[(&str, &str)]) -> (Exchange, String) {
+    let mut exchange = Exchange::new(Rc::clone(&world.config));
+    let request = headers(&[(":method", "GET"), (":path", "/"), ("cookie", cookie)]);
+    let seen = world.run(&mut exchange, request, response);
+    let cookie = seen.cookie().unwrap_or_else(|| cookie.to_owned());
+    (exchange, cookie)
+}
+
+/// What the edge does now and then: whether a touch was sent.
+fn look(world: &mut World, exchange: &mut Exchange) -> bool {
+    let Some(look_up) = exchange.due_touch(world.now()) else { return false };
+    world.touch(exchange, &look_up);
+    true
+}
+
+fn state(world: &mut World, cookie: &str) -> String {
+    world.visit(cookie, &[]).upstream("x-session-state").to_owned()
+}
+
+#[test]
+fn a_stream_in_progress_keeps_its_session_alive() {
+    let (mut world, mut exchange, cookie) = streaming(&[]);
+    let mut touches = 0;
+    for _ in 0..200 {
+        world.now += 3;
+        touches += usize::from(look(&mut world, &mut exchange));
+    }
+    // Every 12 s, the first multiple of 3 that is not below 10.
+    assert_eq!(touches, 50);
+    assert_eq!(state(&mut world, &cookie), "active");
+    // The stream has ended: nobody looks at it any more.
+    world.now += 60;
+    assert_eq!(state(&mut world, &cookie), "expired");
+}
+
+#[test]
+fn no_stream_outlives_the_absolute_timeout() {
+    let (mut world, mut exchange, cookie) = streaming(&[]);
+    while exchange.in_use().is_some() {
+        world.now += 3;
+        look(&mut world, &mut exchange);
+        assert!(world.now <= 1_000_000 + 3600 + 12);
+    }
+    assert_eq!(state(&mut world, &cookie), "expired");
+    assert!(!look(&mut world, &mut exchange));
+}
+
+#[test]
+fn the_session_that_a_stream_wrote_is_the_one_it_uses() {
+    let mut world = World::new(json!({"timeouts": {"idle": "60s", "touch_after": "10s"}}));
+    let anonymous = world.visit("", &[]).cookie().expect("issued");
+    // Until something is stored there is nothing to keep alive.
+    let (exchange, _) = stream(&mut world, &anonymous, &[]);
+    assert_eq!(exchange.in_use(), None);
+    for response in [&[("x-session-patch", r#"{"n":1}"#)][..], &[("x-session-patch", r#"{"user":"zoe"}"#)]] {
+        let (mut exchange, cookie) = stream(&mut world, &anonymous, response);
+        let stored = exchange.in_use().expect("in use");
+        assert_eq!(world.visit(&cookie, &[]).upstream("x-session-id"), stored.id.to_string());
+        world.now += 40;
+        assert!(look(&mut world, &mut exchange));
+        world.now += 40;
+        assert_eq!(state(&mut world, &cookie), "active");
+        world.now += 1000;
+    }
+}
+
+#[test]
+fn a_stream_keeps_no_session_alive_that_its_token_does_not_open() {
+    // A logout elsewhere.
+    let (mut world, mut exchange, cookie) = streaming(&[]);
+    world.visit(&cookie, &[("x-session-control", "destroy")]);
+    world.now += 10;
+    assert!(look(&mut world, &mut exchange));
+    assert_eq!(exchange.in_use(), None);
+
+    // A login elsewhere: the stream may be somebody else's who knew the token of before.
+    let (mut world, mut exchange, cookie) = streaming(&[]);
+    let login = world.visit(&cookie, &[("x-session-patch", r#"{"user":"zoe"}"#)]).cookie().expect("issued");
+    world.now += 10;
+    assert!(look(&mut world, &mut exchange));
+    assert_eq!(exchange.in_use(), None);
+    assert_eq!(state(&mut world, &login), "active");
+
+    // Its own logout, and its own login.
+    let (_, exchange, _) = streaming(&[("x-session-control", "destroy")]);
+    assert_eq!(exchange.in_use(), None);
+    let (mut world, mut exchange, _) = streaming(&[("x-session-patch", r#"{"user":"zoe"}"#)]);
+    world.now += 10;
+    assert!(look(&mut world, &mut exchange));
+    assert!(exchange.in_use().is_some());
+}
+
+#[test]
+fn a_touch_that_the_store_did_not_hear_is_made_again() {
+    for gateway in [Gateway::Down, Gateway::StoreDown] {
+        let (mut world, mut exchange, cookie) = streaming(&[]);
+        world.gateway = gateway;
+        world.now += 10;
+        assert!(look(&mut world, &mut exchange));
+        world.now += 3;
+        assert!(look(&mut world, &mut exchange), "it is still due");
+        world.gateway = Gateway::Up;
+        world.now += 3;
+        assert!(look(&mut world, &mut exchange));
+        assert!(!look(&mut world, &mut exchange));
+        world.now += 59;
+        assert_eq!(state(&mut world, &cookie), "active");
+    }
+}
+
+#[test]
+fn a_touch_is_in_time_whatever_the_timeouts_are() {
+    // touch_after, idle, and how long after the last extension the stream begins.
+    for (touch_after, idle, late) in [(0, 8, 3), (5, 8, 2), (50, 60, 40), (50, 60, 0), (1, 3600, 1), (900, 1800, 899)] {
+        let mut world = World::new(json!({
+            "timeouts": {"idle": format!("{idle}s"), "touch_after": format!("{touch_after}s"), "rotation_grace": "1s"}
+        }));
+        let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
+        world.now += late;
+        let (mut exchange, cookie) = stream(&mut world, &cookie, &[]);
+        let step = (world.config.timeouts.stream_touch_after().get() / 4).max(1);
+        for _ in 0..100 {
+            world.now += step;
+            look(&mut world, &mut exchange);
+            assert!(exchange.in_use().is_some(), "{touch_after} {idle} {late}");
+        }
+        assert_eq!(state(&mut world, &cookie), "active", "{touch_after} {idle} {late}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_the_touches() {
+    let (mut world, mut exchange, _) = streaming(&[]);
+    world.now -= 1000;
+    assert!(exchange.due_touch(world.now()).is_some());
+    look(&mut world, &mut exchange);
+    assert_eq!(exchange.due_touch(world.now()), None);
+}
