@@ -6,8 +6,9 @@ use session_core::exchange::{Exchange, LookUp};
 use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
 
-/// The most touches under way at a time. More than that wait for the next look, with those that come then.
-pub(crate) const MOST_TOUCHES: usize = 256;
+/// The most touches under way at a time, so that a thousand streams that began together are no burst of calls. The others
+/// wait for the next look; a map has another order each time, so none waits for ever.
+pub(crate) const MOST_TOUCHES: usize = 64;
 
 /// What a look at the streams has found.
 #[derive(Default)]

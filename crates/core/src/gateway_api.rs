@@ -18,7 +18,7 @@ pub const WANT_VERSION: &str = "session-want-version";
 pub const TOUCH_AFTER: &str = "session-touch-after";
 /// Request on `PATCH` and `DELETE`: the version of the token that the change is made with. Refused with 412 if that token
 /// does not open the session any more, or if only a grace spares it and the change is a rotation. With it a `DELETE` of
-/// what is not there is a 404.
+/// what is not there is a 404. On `GET`, with `?touch`: a token that does not open the session any more extends nothing.
 pub const SEEN_VERSION: &str = "session-seen-version";
 /// Request on `PATCH`: names this change, 16 lowercase hex digits drawn at random. A change that is asked for again under the
 /// same name, because its answer was lost, is made once.

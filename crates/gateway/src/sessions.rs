@@ -33,7 +33,7 @@ use self::subjects::Subjects;
 use crate::metrics::Metrics;
 use crate::store::{Counted, Entry, Key, Keyspace, Replaced, Store, StoreError};
 
-pub use outcome::{Created, Live, Named, Precondition, Presented, SessionError};
+pub use outcome::{Created, Live, Named, Precondition, Presented, SessionError, Touch};
 
 /// How long a rotation spares older tokens unless the caller says otherwise.
 pub const DEFAULT_ROTATION_GRACE: Seconds = Seconds::new(10);
@@ -122,17 +122,12 @@ impl<S: Store> Sessions<S> {
         self.background.finish().await;
     }
 
-    /// The session; with `touch` its idle timeout starts again, unless it did less than that ago. The caller does
+    /// The session; with `touch` its idle timeout starts again, unless it did a moment ago. The caller does
     /// not wait for the extension: the answer says how long the session will live with it.
     ///
     /// With `want`, a version that the caller has seen, what is older is not taken for the session before the store was
     /// asked for more than what it usually looks at.
-    pub async fn read(
-        &self,
-        id: SessionId,
-        touch: Option<Seconds>,
-        want: Option<Version>,
-    ) -> Result<Live, SessionError> {
+    pub async fn read(&self, id: SessionId, touch: Option<Touch>, want: Option<Version>) -> Result<Live, SessionError> {
         let now = now();
         let key = self.settings.keyspace.session(id);
         let found = self.in_time(async {
@@ -143,7 +138,9 @@ impl<S: Store> Sessions<S> {
         let Found::Session(session, entry) = found.await? else {
             return Err(SessionError::NotFound);
         };
-        let extension = touch.and_then(|after| session.extension(entry.remaining, after, now));
+        let extension = touch
+            .filter(|touch| touch.presented.is_none_or(|token| token.opens(&session, now)))
+            .and_then(|touch| session.extension(entry.remaining, touch.after, now));
         if let Some(lifetime) = extension {
             self.extend(key, lifetime).await;
             return Ok(live(session, lifetime, now));
@@ -189,8 +186,7 @@ impl<S: Store> Sessions<S> {
                         Err(error) => return Err(error),
                     };
                     precondition.check(&session)?;
-                    let is_open = |token: Presented| session.standing(token.version, token.grace, now).is_open();
-                    if !presented.is_none_or(is_open) {
+                    if !presented.is_none_or(|token| token.opens(&session, now)) {
                         return Err(ChangeError::TokenEnded.into());
                     }
                     match self.store.replace(&key, &tombstone, entry.cas, ttl).await {

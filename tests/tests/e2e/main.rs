@@ -32,6 +32,7 @@ mod protocols;
 mod rotation;
 mod rules;
 mod secrets;
+mod streams;
 mod timeouts;
 mod tokens;
 mod tomcat;

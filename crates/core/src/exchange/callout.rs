@@ -60,11 +60,14 @@ impl Callout {
         }
     }
 
-    /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old.
+    /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token of
+    /// version `seen` still opens it.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
         Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_IDEMPOTENT)
             .with(api::WANT_VERSION, seen.to_string())
             .with(api::TOUCH_AFTER, touch_after.to_string())
+            .with(api::SEEN_VERSION, seen.to_string())
+            .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
     }
 
     /// Stores a new session; with `merge_within`, joins one that another request has just created.

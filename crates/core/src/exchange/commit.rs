@@ -67,7 +67,7 @@ impl Exchange {
         session.origin = if let Outcome::Found(found) = outcome {
             self.keep(session.id, now, Some(&found));
             self.effects.counts.add(Counter::WriteCreated);
-            self.uses_written(Token { id: session.id, version: found.version, issued_at: now });
+            self.uses(Token { id: session.id, version: found.version, issued_at: now }, now);
             Origin::JustStored(found.version)
         } else {
             self.effects.counts.add(Counter::WriteUnavailable);
@@ -264,7 +264,7 @@ impl Exchange {
                 self.effects.counts.add(Counter::WriteCreated);
                 self.keep(id, now, Some(&found));
                 self.remember_replaced(session, now);
-                self.uses_written(Token { id, version: found.version, issued_at: now });
+                self.uses(Token { id, version: found.version, issued_at: now }, now);
                 let cookie = self.issue(session, id, found.version, now);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
             }
@@ -274,7 +274,7 @@ impl Exchange {
                 // A token that only a grace spares does not become a good one by a write.
                 let cookie = found.was_good(seen).then(|| {
                     self.remember_replaced(session, now);
-                    self.uses_written(Token { id, version: found.version, issued_at: now });
+                    self.uses(Token { id, version: found.version, issued_at: now }, now);
                     self.issue(session, id, found.version, now)
                 });
                 return Step::Deliver(held.into_edits(cookie, None));

@@ -34,7 +34,8 @@ impl Exchange {
     }
 
     /// A touch of the session was answered, which had been sent at `asked`. What this stream's token opens no more is not
-    /// this stream's to keep alive; without an answer the touch stays due.
+    /// this stream's to keep alive, nor is it for the moment that a grace spares the token: its client has a newer one.
+    /// Without an answer the touch stays due.
     pub fn touched(&mut self, answer: Answer<'_>, asked: UnixSeconds, now: UnixSeconds) {
         let Some(InUse { token, .. }) = self.in_use else { return };
         match Outcome::of(&self.config, token.id, answer) {
@@ -51,19 +52,20 @@ impl Exchange {
     /// The stream uses this session, as it was found at `asked`: its last use is what its end tells.
     pub(super) fn uses_found(&mut self, token: Token, found: &Found, asked: UnixSeconds) {
         let extended = UnixSeconds::new(found.expires.get().saturating_sub(self.config.timeouts.idle.get()));
-        self.in_use = Some(InUse { token, touched: asked.min(extended) });
+        self.uses(token, asked.min(extended));
     }
 
-    /// The stream uses the session of this token, which was just written.
-    pub(super) const fn uses_written(&mut self, token: Token) {
-        self.in_use = Some(InUse { token, touched: token.issued_at });
+    /// The stream uses the session of this token, which the store last heard of at `touched`.
+    pub(super) const fn uses(&mut self, token: Token, touched: UnixSeconds) {
+        self.in_use = Some(InUse { token, touched });
     }
 }
 
 impl crate::config::Timeouts {
-    /// How long after a use a stream in progress counts as the next. A long `touch_after` must leave time for the touch.
+    /// How long after a use a stream in progress counts as the next: `touch_after`, unless that is long. A touch that comes a
+    /// moment before its time extends nothing, since somebody else has just done so, and the next must still be in time.
     #[must_use]
     pub fn stream_touch_after(&self) -> Seconds {
-        self.touch_after.min(Seconds::new(self.idle.get() / 2))
+        self.touch_after.min(Seconds::new(self.idle.get() / 3))
     }
 }

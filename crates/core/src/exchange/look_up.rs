@@ -232,6 +232,7 @@ impl Exchange {
         let origin = Origin::Stored { verified, is_renewable: false };
         // The session may have ended, and an adopting upstream would not know.
         let session = Session::new(&self.config, &incoming, token.id, origin).with_stand_in();
+        self.uses(token, incoming.began);
         self.forward(incoming, session, State::Unavailable, token.version, None)
     }
 

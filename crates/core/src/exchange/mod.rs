@@ -33,7 +33,7 @@ use crate::counter::{Counter, Counts};
 use crate::edit::{Edit, Headers, LocalReply, text, values};
 use crate::found::Found;
 use crate::id::SessionId;
-use crate::time::{Seconds, UnixSeconds};
+use crate::time::UnixSeconds;
 use crate::token::Verified;
 use crate::upstream_api::State;
 use crate::version::Version;
@@ -81,16 +81,16 @@ pub struct LookUp {
 }
 
 impl LookUp {
-    /// The callout that asks it. The session counts as used by it.
+    /// The callout that asks it. The session counts as used by it, if the client's token opens it.
     #[must_use]
     pub fn callout(&self, config: &Config) -> Callout {
         Callout::look_up(config, self.id, self.seen, config.timeouts.touch_after)
     }
 
-    /// The callout that tells of a use although no request came; whatever time was left, the idle timeout starts again.
+    /// The callout that tells of a use although no request came, because a stream goes on.
     #[must_use]
     pub fn touch(&self, config: &Config) -> Callout {
-        Callout::look_up(config, self.id, self.seen, Seconds::ZERO)
+        Callout::look_up(config, self.id, self.seen, config.timeouts.stream_touch_after())
     }
 
     /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.

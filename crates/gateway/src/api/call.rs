@@ -12,7 +12,7 @@ use session_core::version::Version;
 
 use super::fields::Fields;
 use super::problem::Refusal;
-use crate::sessions::{DEFAULT_ROTATION_GRACE, Precondition, Presented};
+use crate::sessions::{DEFAULT_ROTATION_GRACE, Precondition, Presented, Touch};
 
 const DEFAULT_IDLE: Seconds = Seconds::new(1800);
 const DEFAULT_ABSOLUTE: Seconds = Seconds::new(43_200);
@@ -92,7 +92,7 @@ pub(super) enum Call {
 
 /// A call on one session.
 pub(super) enum SessionCall {
-    Read { touch: Option<Seconds>, want: Option<Version> },
+    Read { touch: Option<Touch>, want: Option<Version> },
     Create(Create),
     Change(Patch),
     Destroy { precondition: Precondition, presented: Option<Presented> },
@@ -165,10 +165,7 @@ impl SessionCall {
             Method::PATCH => Self::read_change(&fields, query),
             Method::DELETE => {
                 no_flag(query)?;
-                let seen = fields.version(names::SEEN_VERSION)?;
-                let grace = fields.seconds(names::ROTATION_GRACE)?.unwrap_or(DEFAULT_ROTATION_GRACE);
-                let presented = seen.map(|version| Presented { version, grace });
-                Ok(Self::Destroy { precondition: fields.precondition()?, presented })
+                Ok(Self::Destroy { precondition: fields.precondition()?, presented: read_presented(&fields)? })
             }
             _ => Err(Refusal::MethodNotAllowed { allow: SESSION_METHODS }),
         }
@@ -177,8 +174,9 @@ impl SessionCall {
     fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
         let touch = flag(query, "touch")?;
         let want = fields.version(names::WANT_VERSION)?;
-        let after = fields.seconds(names::TOUCH_AFTER)?;
-        Ok(Self::Read { touch: touch.then(|| after.unwrap_or(Seconds::ZERO)), want })
+        let after = fields.seconds(names::TOUCH_AFTER)?.unwrap_or(Seconds::ZERO);
+        let presented = read_presented(fields)?;
+        Ok(Self::Read { touch: touch.then_some(Touch { after, presented }), want })
     }
 
     fn read_create(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
@@ -262,6 +260,13 @@ impl Patch {
         };
         Ok((self.change, self.precondition, self.name))
     }
+}
+
+/// The token that the call is made with, if it is made with one.
+fn read_presented(fields: &Fields<'_>) -> Result<Option<Presented>, Refusal> {
+    let version = fields.version(names::SEEN_VERSION)?;
+    let grace = fields.seconds(names::ROTATION_GRACE)?.unwrap_or(DEFAULT_ROTATION_GRACE);
+    Ok(version.map(|version| Presented { version, grace }))
 }
 
 /// `?rotate` or `?authenticated`.

@@ -45,13 +45,28 @@ pub enum Precondition {
     Versions(Vec<Version>),
 }
 
-/// The token that a session is ended with: the meaning of `session-seen-version` on `DELETE`.
+/// A use of a session: the meaning of `?touch`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Touch {
+    /// How old the last extension has to be for another.
+    pub after: Seconds,
+    /// The token with which the session is used. One that does not open it any more is no use of it.
+    pub presented: Option<Presented>,
+}
+
+/// The token with which a session is used or ended: the meaning of `session-seen-version` on `GET` and `DELETE`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Presented {
     /// The token's version.
     pub version: Version,
     /// How long a grace may be.
     pub grace: Seconds,
+}
+
+impl Presented {
+    pub(super) fn opens(self, session: &Session, now: UnixSeconds) -> bool {
+        session.standing(self.version, self.grace, now).is_open()
+    }
 }
 
 impl Precondition {

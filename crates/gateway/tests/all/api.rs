@@ -23,6 +23,7 @@ over_both_stores!(
     logins,
     preconditions,
     touching,
+    an_ended_token_is_no_use_of_the_session,
     head,
     sizes,
     numbers_and_texts_of_any_language,
@@ -285,6 +286,28 @@ async fn touching(gateway: &Gateway) {
     let wanted = [("session-want-version", "7")];
     gateway.session("GET", &id, &wanted, "").await.expect(StatusCode::OK);
     gateway.session("GET", &format!("{}?touch", fresh_id()), &[], "").await.expect(StatusCode::NOT_FOUND);
+}
+
+/// Whoever still shows the token of before a login must not keep the session of after it alive.
+async fn an_ended_token_is_no_use_of_the_session(gateway: &Gateway) {
+    let id = fresh_id();
+    gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+    let login = gateway.patch(&id, r#"{"user":"alice"}"#).await.expect(StatusCode::OK).number("session-expires");
+    super::support::eventually("three seconds later", async || now() > login - 1800 + 3).await;
+    let use_with = async |seen: &'static str| {
+        let target = format!("{id}?touch");
+        let read = gateway.session("GET", &target, &[("session-seen-version", seen)], "").await;
+        assert_eq!(read.json(), json!({"user": "alice"}));
+        read.number("session-expires")
+    };
+    assert!(use_with("1").await <= login + 1, "extended");
+    assert!(use_with("2").await > login + 1);
+    // A rotation spares the token that it replaces.
+    gateway.session("PATCH", &format!("{id}?rotate"), &[], "").await.expect(StatusCode::OK);
+    let rotation = gateway.get(&id).await.number("session-expires");
+    super::support::eventually("three seconds later", async || now() > rotation - 1800 + 3).await;
+    assert!(use_with("1").await <= rotation + 1, "extended");
+    assert!(use_with("2").await > rotation + 1);
 }
 
 async fn head(gateway: &Gateway) {

@@ -11,7 +11,7 @@ use session_core::id::SessionId;
 use session_core::record::{Change, NewSession, Rotation, Timeouts};
 use session_core::time::Seconds;
 use session_gateway::metrics::Metrics;
-use session_gateway::sessions::{Precondition, SessionError, Sessions, Settings};
+use session_gateway::sessions::{Precondition, SessionError, Sessions, Settings, Touch};
 use session_gateway::store::memcached::Transport;
 use session_gateway::store::{Cas, Entry, Key, Keyspace, Memcached as Client, Replaced, Store, StoreError};
 use tokio::sync::{Semaphore, oneshot};
@@ -195,7 +195,7 @@ async fn an_extension_is_nobodys_wait() {
     let (waiting, mut waits) = tokio::sync::mpsc::unbounded_channel();
     let steps = Arc::new(Semaphore::new(1));
     let stepped = sessions(Stepped { store: client(&memcached), waiting, steps: Arc::clone(&steps) });
-    let read = stepped.read(id, Some(Seconds::ZERO), None).await.unwrap();
+    let read = stepped.read(id, Some(Touch::default()), None).await.unwrap();
     let left = async || direct.read(id, None, None).await.unwrap().expires;
     assert!(read.expires.get() > left().await.get() + 800, "it says what will be");
     assert_eq!((waits.recv().await, waits.recv().await), (Some("get"), Some("touch")));

@@ -1,5 +1,6 @@
 //! Streams in progress: as long as one goes on, its session is in use.
 
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::{Gateway, World, headers};
@@ -87,14 +88,17 @@ fn a_stream_keeps_no_session_alive_that_its_token_does_not_open() {
     world.now += 10;
     assert!(look(&mut world, &mut exchange));
     assert_eq!(exchange.in_use(), None);
+    assert_eq!(state(&mut world, &cookie), "expired");
 
-    // A login elsewhere: the stream may be somebody else's who knew the token of before.
-    let (mut world, mut exchange, cookie) = streaming(&[]);
-    let login = world.visit(&cookie, &[("x-session-patch", r#"{"user":"zoe"}"#)]).cookie().expect("issued");
-    world.now += 10;
-    assert!(look(&mut world, &mut exchange));
-    assert_eq!(exchange.in_use(), None);
-    assert_eq!(state(&mut world, &login), "active");
+    // A login or rotation elsewhere: the stream may be somebody else's who knew the token of before.
+    for write in [("x-session-patch", r#"{"user":"zoe"}"#), ("x-session-control", "rotate")] {
+        let (mut world, mut exchange, cookie) = streaming(&[]);
+        let newer = world.visit(&cookie, &[write]).cookie().expect("issued");
+        world.now += 10;
+        assert!(look(&mut world, &mut exchange));
+        assert_eq!((exchange.in_use(), world.extensions), (None, 0), "the last touch changed nothing, either");
+        assert_eq!(state(&mut world, &newer), "active");
+    }
 
     // Its own logout, and its own login.
     let (_, exchange, _) = streaming(&[("x-session-control", "destroy")]);
@@ -123,23 +127,51 @@ fn a_touch_that_the_store_did_not_hear_is_made_again() {
     }
 }
 
-#[test]
-fn a_touch_is_in_time_whatever_the_timeouts_are() {
-    // touch_after, idle, and how long after the last extension the stream begins.
-    for (touch_after, idle, late) in [(0, 8, 3), (5, 8, 2), (50, 60, 40), (50, 60, 0), (1, 3600, 1), (900, 1800, 899)] {
-        let mut world = World::new(json!({
-            "timeouts": {"idle": format!("{idle}s"), "touch_after": format!("{touch_after}s"), "rotation_grace": "1s"}
-        }));
+/// A stream whose edge looks at it every so often, since some moment.
+struct Looked {
+    exchange: Exchange,
+    since: u64,
+    until: u64,
+}
+
+proptest! {
+    /// Streams in several Envoys and requests between them, whatever the timeouts are: the session lives, and the store
+    /// writes no more often than it would for requests alone.
+    #[test]
+    fn the_store_hears_of_streams_in_time_and_no_more_often_than_it_needs(
+        (idle, touch_after) in (4..40_u64).prop_flat_map(|idle| (Just(idle), 0..idle)),
+        others in proptest::collection::vec((0..300_u64, 1..100_u64), 0..8),
+        requests in proptest::collection::vec(0..400_u64, 0..20),
+    ) {
+        let mut world = World::new(json!({"timeouts": {
+            "idle": format!("{idle}s"), "touch_after": format!("{touch_after}s"), "rotation_grace": "1s", "absolute": "1h"
+        }}));
         let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
-        world.now += late;
-        let (mut exchange, cookie) = stream(&mut world, &cookie, &[]);
-        let step = (world.config.timeouts.stream_touch_after().get() / 4).max(1);
-        for _ in 0..100 {
-            world.now += step;
-            look(&mut world, &mut exchange);
-            assert!(exchange.in_use().is_some(), "{touch_after} {idle} {late}");
+        let apart = world.config.timeouts.stream_touch_after().get();
+        let look_every = (apart / 4).max(1);
+        let mut streams: Vec<Looked> = Vec::new();
+        for second in 0..400 {
+            world.now += 1;
+            // One goes on all the time.
+            for (begin, length) in [(0, 400)].iter().chain(&others) {
+                if *begin == second {
+                    let (exchange, _) = stream(&mut world, &cookie, &[]);
+                    streams.push(Looked { exchange, since: world.now, until: world.now + length });
+                }
+            }
+            streams.retain(|stream| world.now < stream.until);
+            for Looked { exchange, since, .. } in &mut streams {
+                if (world.now - *since).is_multiple_of(look_every) {
+                    look(&mut world, exchange);
+                }
+                prop_assert!(exchange.in_use().is_some(), "it has ended after {second} s");
+            }
+            if requests.contains(&second) {
+                prop_assert_eq!(state(&mut world, &cookie), "active");
+            }
         }
-        assert_eq!(state(&mut world, &cookie), "active", "{touch_after} {idle} {late}");
+        let most = 400 / apart.max(1) + 1;
+        prop_assert!(world.extensions as u64 <= most, "{} extensions, {most} were enough", world.extensions);
     }
 }
 

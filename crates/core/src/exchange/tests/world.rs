@@ -39,6 +39,8 @@ pub(super) struct World {
     pub(super) slots: SlotMap,
     /// How many of the next answers of the gateway get lost.
     pub(super) lost_answers: usize,
+    /// How often a lookup has extended a session's idle timeout.
+    pub(super) extensions: usize,
     ids: u64,
 }
 
@@ -175,6 +177,7 @@ impl World {
             store: HashMap::new(),
             slots: SlotMap::default(),
             lost_answers: 0,
+            extensions: 0,
             ids: 0,
         }
     }
@@ -418,7 +421,11 @@ impl World {
         if let ("GET", Some((_, expires))) = (method, self.store.get(&id)) {
             let remaining = Seconds::new(expires - now.get());
             let touch_after = seconds(api::TOUCH_AFTER).unwrap();
-            left = session.extension(remaining, touch_after, now).unwrap_or(remaining);
+            let seen = header(api::SEEN_VERSION).map(|seen| Version::new(seen.parse().unwrap())).expect("sent");
+            let extension = session.extension(remaining, touch_after, now);
+            let extension = extension.filter(|_| session.standing(seen, grace, now).is_open());
+            self.extensions += usize::from(extension.is_some());
+            left = extension.unwrap_or(remaining);
         }
         self.store.insert(id, (Stored::Session(session.clone()), now.plus(left).get()));
         (described(status, &session, now.plus(left)), session.into_data().into_string().into_bytes())
