@@ -10,7 +10,7 @@ use hyper::StatusCode;
 use proptest::prelude::*;
 use serde_json::json;
 use session_core::id::SessionId;
-use session_core::record::{Change, NewSession, Timeouts};
+use session_core::record::{Change, NewSession, Rotation, Timeouts};
 use session_core::time::Seconds;
 use session_core::version::Version;
 use session_gateway::metrics::Metrics;
@@ -400,6 +400,7 @@ fn new_session() -> NewSession {
         timeouts: Timeouts { idle: MINUTE, absolute: MINUTE },
         subject_key: "user".to_owned(),
         upstream_cookie: None,
+        rotation: Rotation::None,
     }
 }
 
