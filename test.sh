@@ -63,6 +63,7 @@ fi
 
 need_envoy
 need_tomcat
+need_jackson
 need_php
 need_lighttpd
 need_chromium

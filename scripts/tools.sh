@@ -127,6 +127,11 @@ need_tomcat() {
   need_apt /usr/share/tomcat10/bin/bootstrap.jar tomcat10-common
 }
 
+# Jackson, with which the documents have Java write patches.
+need_jackson() {
+  need_apt /usr/share/java/jackson-databind.jar libjackson2-databind-java
+}
+
 # A Node.js whose patches are understood.
 need_node() {
   need_apt node nodejs

@@ -1,6 +1,7 @@
 //! PHP's built-in server with a page that logs in, renews its session's id and logs out as PHP's manual says.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -46,8 +47,17 @@ impl Php {
         Self::serve(PAGE, is_strict)
     }
 
+    /// Starts it with a folder for its sessions that others have, too.
+    pub fn start_with_store(is_strict: bool, store: &Path) -> Self {
+        Self::run(PAGE, is_strict, Some(store))
+    }
+
     /// Starts it with this script for every path.
     pub fn serve(script: &str, is_strict: bool) -> Self {
+        Self::run(script, is_strict, None)
+    }
+
+    fn run(script: &str, is_strict: bool, store: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let page = folder.path().join("page.php");
         fs::write(&page, script).expect("the temporary folder can be written to");
@@ -57,7 +67,7 @@ impl Php {
             .arg("-d")
             .arg(format!("session.use_strict_mode={}", u8::from(is_strict)))
             .arg("-d")
-            .arg(format!("session.save_path={}", folder.path().display()))
+            .arg(format!("session.save_path={}", store.unwrap_or(folder.path()).display()))
             .args(["-S", &format!("127.0.0.1:{port}")])
             .arg(page);
         let mut process = Process::start("php", command, "./test.sh installs it (Debian's php-cli).");

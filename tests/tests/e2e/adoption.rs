@@ -1,13 +1,17 @@
 //! Upstreams with sessions of their own (`upstream.cookie`): which of them can be adopted, and what their ids open.
 
+use std::thread;
+
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;
 use session_mesh_e2e::express::Express;
 use session_mesh_e2e::http::{Request, Response};
 use session_mesh_e2e::mesh::Mesh;
 use session_mesh_e2e::php::Php;
-use session_mesh_e2e::tomcat::Tomcat;
+use session_mesh_e2e::tomcat::{Application, Tomcat};
 use session_mesh_e2e::wait;
+
+use crate::tokens::Token;
 
 fn adopting(cookie: &str, ports: &[u16]) -> Mesh {
     Mesh::configured(|envoy| {
@@ -165,6 +169,121 @@ fn takes_no_foreign_ids(cookie: &str, pair: [u16; 2]) {
     wait::until("the renewals are counted", || (mesh.envoy.counter("adoption.renewed_again") > 6).then_some(()));
     let line = format!("upstream.cookie {cookie}: the upstream renews its id with each request");
     assert_eq!(mesh.envoy.log().matches(&line).count(), 1);
+}
+
+/// What two upstreams of the kind do with a common store: one renewal, or none, and then one session.
+fn share_one_store(cookie: &str, pair: [u16; 2], renewals: usize) {
+    let mesh = adopting(cookie, &pair);
+    let mut browser = mesh.browser();
+    browser.get("/count");
+    let mut tokens = vec![browser.token()];
+    for n in 2..12 {
+        assert_eq!(page(&browser.get("/count"))["count"], json!(n), "one counts where the other has stopped");
+        tokens.push(browser.token());
+    }
+    tokens.dedup();
+    // With `eager` the first token is made for the session as it is when the first response goes out.
+    assert_eq!(tokens.len(), 1);
+    let id = page(&browser.get("/count"))["id"].clone();
+    assert_eq!(id == json!(Token::read(&browser.token().unwrap()).id), renewals == 0, "{id}");
+    assert_eq!(mesh.envoy.counter("adoption.renewed_again"), 0);
+
+    // A login renews the id for both.
+    let before = browser.token();
+    browser.get("/login?user=alice");
+    assert_ne!(browser.token(), before);
+    for n in 13..17 {
+        let page = page(&browser.get("/count"));
+        assert_eq!((&page["count"], &page["user"]), (&json!(n), &json!("alice")));
+    }
+}
+
+#[test]
+fn php_with_a_common_store_of_sessions_is_one_upstream() {
+    for is_strict in [false, true] {
+        let store = tempfile::tempdir().unwrap();
+        let pair = [(); 2].map(|()| Php::start_with_store(is_strict, store.path()));
+        share_one_store("PHPSESSID", pair.each_ref().map(Php::port), usize::from(is_strict));
+    }
+}
+
+/// The attributes that `docs/upstreams.md` demands of a Tomcat that is adopted.
+const ADOPTABLE: &str = r#"sessionCookiePath="/" validateClientProvidedNewSessionId="false""#;
+
+/// A page of Tomcat's that counts, and logs in as Tomcat itself does.
+const COUNT: &str = r#"<%@ page contentType="application/json" trimDirectiveWhitespaces="true" %><%
+    String path = request.getRequestURI();
+    if (path.equals("/login")) {
+        request.changeSessionId();
+        session.setAttribute("user", request.getParameter("user"));
+    }
+    Object before = session.getAttribute("count");
+    int count = before == null ? 0 : (Integer) before;
+    if (path.equals("/count")) {
+        session.setAttribute("count", ++count);
+    }
+    Object user = session.getAttribute("user");
+    String shown = user == null ? "null" : "\"" + user + "\"";
+    out.print("{\"id\":\"" + session.getId() + "\",\"count\":" + count + ",\"user\":" + shown + "}");
+%>"#;
+
+/// Two Tomcats whose contexts have these attributes and elements.
+fn tomcats(attributes: &str, elements: &str) -> [Tomcat; 2] {
+    let application = Application { page: COUNT, attributes, elements, ..Application::default() };
+    [(); 2].map(|()| Tomcat::serve(&application)).map(Tomcat::ready)
+}
+
+#[test]
+fn tomcat_without_the_attributes_is_adopted_as_strict_php_is() {
+    let pair = tomcats("", "");
+    takes_no_foreign_ids("JSESSIONID", pair.each_ref().map(Tomcat::port));
+}
+
+#[test]
+fn tomcats_with_a_common_store_of_sessions_are_one_upstream() {
+    for (attributes, renewals) in [(ADOPTABLE, 0), ("", 1)] {
+        let store = tempfile::tempdir().unwrap();
+        let store = store.path().display();
+        // Each request finds its session in the store, and leaves it there.
+        let elements = format!(
+            r#"<Valve className="org.apache.catalina.valves.PersistentValve"/>
+            <Manager className="org.apache.catalina.session.PersistentManager">
+                <Store className="org.apache.catalina.session.FileStore" directory="{store}"/>
+            </Manager>"#
+        );
+        let pair = tomcats(attributes, &elements);
+        share_one_store("JSESSIONID", pair.each_ref().map(Tomcat::port), renewals);
+    }
+}
+
+/// Parallel requests renew an id side by side: the renewals but for one are lost, the patches are not.
+#[test]
+fn patches_beside_parallel_renewals_are_all_saved() {
+    let mesh = Mesh::with(json!({"create": "eager", "upstream": {"cookie": "PHPSESSID"}}));
+    let mut first = mesh.browser();
+    first.get("/");
+    mesh.app.hold_until_together(3);
+    let answers = thread::scope(|scope| {
+        let requests: Vec<_> = (0..3)
+            .map(|n| {
+                let mut browser = first.clone();
+                scope.spawn(move || {
+                    let renewal = format!("PHPSESSID=renewed{n}; Path=/");
+                    let patch = format!(r#"{{"n{n}":{n}}}"#);
+                    let request = Request::get("/").respond("set-cookie", renewal).respond("x-session-patch", patch);
+                    (browser.send(request).status, browser)
+                })
+            })
+            .collect();
+        requests.into_iter().map(|request| request.join().unwrap()).collect::<Vec<_>>()
+    });
+    mesh.app.stop_holding();
+    assert!(answers.iter().all(|(status, _)| *status == 200));
+    let mut renewed =
+        answers.into_iter().map(|(_, browser)| browser).filter(|browser| browser.token() != first.token());
+    let mut winner = renewed.next().expect("one of them has renewed it");
+    assert!(renewed.next().is_none(), "and no other");
+    assert_eq!(winner.get("/").seen().data(), json!({"n0": 0, "n1": 1, "n2": 2}));
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod failure_table;
 mod gateway_api;
 mod hostile_clients;
 mod hostile_upstreams;
+mod languages;
 mod manners;
 mod mesh_manifests;
 mod names;

@@ -1,14 +1,8 @@
-//! Manners towards browsers, scripts, caches and gRPC clients, and towards the languages that upstreams are written in.
-
-use std::fs;
-use std::process::Command;
+//! Manners towards browsers, scripts, caches and gRPC clients.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::http::{Request, Response, exchange};
 use session_mesh_e2e::mesh::Mesh;
-use session_mesh_e2e::ports;
-use session_mesh_e2e::process::Process;
-use tempfile::TempDir;
 
 const ORIGIN: &str = "https://app.example";
 
@@ -175,88 +169,4 @@ fn numbers_keep_their_digits() {
     }
     browser.send(Request::get("/").respond("x-session-patch", r#"{"user":12345678901234567890124}"#));
     assert_eq!(browser.get("/").seen().one("x-session-subject"), "12345678901234567890124");
-}
-
-/// A server in a language of its own. It answers `/x` with the patch that its script has under `x`, and shows what it got.
-struct Spoken {
-    mesh: Mesh,
-    _process: Process,
-    _folder: TempDir,
-}
-
-impl Spoken {
-    fn start(name: &'static str, script: &str, command: impl FnOnce(&str, u16) -> Command) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join(name);
-        fs::write(&file, script).unwrap();
-        let port = ports::free();
-        let mut process = Process::start(name, command(file.to_str().unwrap(), port), "./test.sh installs it.");
-        process.until(|| Request::get("/").try_send(port));
-        let mesh = Mesh::configured(|envoy| envoy.cluster("app", &[port]));
-        Self { mesh, _process: process, _folder: folder }
-    }
-
-    /// The subject and the data after a visit to `path`, or the error.
-    fn after(&self, path: &str) -> Result<String, String> {
-        let mut browser = self.mesh.browser();
-        let response = browser.get(path);
-        match response.header("x-session-error") {
-            Some(error) => Err(error),
-            None => Ok(browser.get("/").text()),
-        }
-    }
-}
-
-#[test]
-fn node_is_understood() {
-    let script = r#"
-const ascii = (json) => json.replace(/[\u007f-\uffff]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
-const patches = {
-  "/latin": JSON.stringify({ name: "José" }),
-  "/cut": JSON.stringify({ name: "x😀".slice(0, 2) }),
-  "/login": ascii(JSON.stringify({ user: "José 😀" })),
-  "/guess": JSON.stringify({ user: "JosÃ©" }),
-  "/cut-login": JSON.stringify({ user: "x😀".slice(0, 2) }),
-};
-require("http").createServer((request, response) => {
-  if (patches[request.url]) response.setHeader("x-session-patch", patches[request.url]);
-  response.end(`${request.headers["x-session-subject"] ?? ""} ${request.headers["x-session-data"]}`);
-}).listen(process.argv[2], "127.0.0.1");
-"#;
-    let node = Spoken::start("server.js", script, |file, port| {
-        let mut command = Command::new("node");
-        command.args([file, &port.to_string()]);
-        command
-    });
-    let rows: &[(&str, Result<&str, &str>)] = &[
-        ("/latin", Ok(r#" {"name":"Jos\u00e9"}"#)),
-        ("/cut", Ok(r#" {"name":"x\ufffd"}"#)),
-        ("/login", Ok(r#"Jos%C3%A9%20%F0%9F%98%80 {"user":"Jos\u00e9 \ud83d\ude00"}"#)),
-        ("/guess", Err("invalid-patch")),
-        ("/cut-login", Err("invalid-patch")),
-    ];
-    for (path, expected) in rows {
-        let after = node.after(path);
-        assert_eq!(after.as_deref().map_err(String::as_str), *expected, "{path}");
-    }
-}
-
-#[test]
-fn php_is_understood() {
-    let script = r#"<?php
-$patches = [
-  "/empty" => [],
-  "/login" => ["user" => "José", "cart" => (object) []],
-];
-$patch = $patches[$_SERVER["REQUEST_URI"]] ?? null;
-if ($patch !== null) header("x-session-patch: " . json_encode($patch));
-echo ($_SERVER["HTTP_X_SESSION_SUBJECT"] ?? "") . " " . ($_SERVER["HTTP_X_SESSION_DATA"] ?? "");
-"#;
-    let php = Spoken::start("router.php", script, |file, port| {
-        let mut command = Command::new("php");
-        command.args(["-S", &format!("127.0.0.1:{port}"), file]);
-        command
-    });
-    assert_eq!(php.after("/empty").unwrap(), " {}");
-    assert_eq!(php.after("/login").unwrap(), r#"Jos%C3%A9 {"cart":{},"user":"Jos\u00e9"}"#);
 }

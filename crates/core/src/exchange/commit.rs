@@ -203,7 +203,7 @@ impl Exchange {
         true
     }
 
-    fn write(&mut self, session: Session, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
+    pub(super) fn write(&mut self, session: Session, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
         let instructions = &held.instructions;
         let upstream_cookie = instructions.upstream_cookie.as_deref();
         let rotation = instructions.rotation();

@@ -275,12 +275,16 @@ impl Exchange {
                 let outcome = Outcome::of(&self.config, id, answer);
                 self.rival_destroyed(session, held, id, &outcome, slots, now)
             }
-            Phase::Committing { session, held, commit, again } => {
+            Phase::Committing { session, mut held, commit, again } => {
                 let outcome = Outcome::of(&self.config, commit.id(&session), answer);
                 match again {
                     Some(callout) if outcome == Outcome::Unavailable && matches!(answer, Answer::Received { .. }) => {
                         self.phase = Phase::Committing { session, held, commit, again: None };
                         Step::Call(callout)
+                    }
+                    // Not if an answer was lost: then it may have been made.
+                    Some(_) if outcome == Outcome::Rotated && held.instructions.give_up_renewal() => {
+                        self.write(session, held, slots, now)
                     }
                     _ => self.committed(&session, held, commit, outcome, slots, now),
                 }

@@ -45,6 +45,13 @@ impl Instructions {
         self.upstream_cookie.is_some() && self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy
     }
 
+    /// Gives up a renewal that came too late to be made, if there are patches that can be made without it: parallel requests
+    /// renew side by side, and only the first of them has a token that may rotate.
+    pub(super) fn give_up_renewal(&mut self) -> bool {
+        let is_worth_it = !self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy;
+        is_worth_it && self.upstream_cookie.take().is_some()
+    }
+
     /// Whether older tokens are to end: an upstream that renews its own id asks for that, too.
     pub(super) fn rotation(&self) -> Rotation {
         let renewed = if self.upstream_cookie.is_some() { Rotation::Asked } else { Rotation::None };

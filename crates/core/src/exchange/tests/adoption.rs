@@ -188,33 +188,86 @@ fn an_upstream_that_renews_with_each_request_is_heard_no_more_until_it_rests() {
     assert_eq!(world.visit(&login.cookie().expect("rotated"), &[]).upstream("cookie"), "PHPSESSID=later");
 }
 
+/// Requests that have come with this cookie, and wait for their upstream.
+fn under_way(world: &mut World, cookie: &str, count: usize) -> Vec<Exchange> {
+    let requests = (0..count).map(|_| {
+        let mut exchange = Exchange::new(world.config.clone());
+        let Step::LookUp { look_up, .. } = world.request(&mut exchange, &headers(&[("cookie", cookie)])) else {
+            panic!("looked up")
+        };
+        let callout = look_up.callout(&world.config);
+        assert!(matches!(world.answer(&mut exchange, &callout), Step::Forward { .. }));
+        exchange
+    });
+    requests.collect()
+}
+
+/// The upstream's answer to one of them: the status of an answer in its place, and the cookie that it gets.
+fn end(world: &mut World, exchange: &mut Exchange, response: &[(&str, &str)]) -> (Option<u16>, Option<String>) {
+    let now = world.now();
+    let mut step = exchange.response(&headers(response), &world.slots, || now);
+    while let Step::Call(callout) = step {
+        step = world.answer(exchange, &callout);
+    }
+    match step {
+        Step::Deliver(edits) => {
+            let issued = edits.iter().find_map(|edit| match edit {
+                Edit::Add("set-cookie", line) => str::from_utf8(line).unwrap().split(';').next().map(str::to_owned),
+                _ => None,
+            });
+            (None, issued)
+        }
+        Step::Reply(reply) => (Some(reply.status), None),
+        step => panic!("{step:?}"),
+    }
+}
+
 #[test]
 fn parallel_renewals_are_delivered_whatever_became_of_them() {
     let mut world = world();
     let cookie = world.visit("", &[]).cookie().expect("issued");
-    let under_way: Vec<Exchange> = (0..4)
-        .map(|_| {
-            let mut exchange = Exchange::new(world.config.clone());
-            let Step::LookUp { look_up, .. } = world.request(&mut exchange, &headers(&[("cookie", &cookie)])) else {
-                panic!("looked up")
-            };
-            let callout = look_up.callout(&world.config);
-            assert!(matches!(world.answer(&mut exchange, &callout), Step::Forward { .. }));
-            exchange
-        })
-        .collect();
-    let mut last = cookie;
-    for (n, mut exchange) in under_way.into_iter().enumerate() {
-        let response = headers(&[("set-cookie", &format!("PHPSESSID=renewed{n}; Path=/"))]);
-        let now = world.now();
-        let Step::Call(callout) = exchange.response(&response, &world.slots, || now) else { panic!("committed") };
-        let Step::Deliver(edits) = world.answer(&mut exchange, &callout) else { panic!("delivered: {n}") };
-        let issued = edits.iter().find_map(|edit| match edit {
-            Edit::Add("set-cookie", line) => Some(str::from_utf8(line).unwrap().split(';').next().unwrap().to_owned()),
-            _ => None,
-        });
-        assert_eq!(issued.is_some(), n == 0, "only the first has a good token: {n}");
+    let mut last = cookie.clone();
+    for (n, mut exchange) in under_way(&mut world, &cookie, 4).into_iter().enumerate() {
+        let renewal = format!("PHPSESSID=renewed{n}; Path=/");
+        let (failure, issued) = end(&mut world, &mut exchange, &[("set-cookie", &renewal)]);
+        assert_eq!((failure, issued.is_some()), (None, n == 0), "only the first has a good token: {n}");
         last = issued.unwrap_or(last);
     }
     assert_eq!(world.visit(&last, &[]).upstream("x-session-state"), "active");
+}
+
+/// The renewals are lost but for the first; what the applications wrote is not.
+#[test]
+fn patches_beside_parallel_renewals_are_all_made() {
+    let mut world = world();
+    let cookie = world.visit("", &[]).cookie().expect("issued");
+    let mut last = cookie.clone();
+    for (n, mut exchange) in under_way(&mut world, &cookie, 4).into_iter().enumerate() {
+        let (renewal, patch) = (format!("PHPSESSID=renewed{n}; Path=/"), format!(r#"{{"n{n}":{n}}}"#));
+        let response = [("set-cookie", renewal.as_str()), ("x-session-patch", &patch)];
+        let (failure, issued) = end(&mut world, &mut exchange, &response);
+        assert_eq!((failure, issued.is_some()), (None, n == 0), "{n}");
+        last = issued.unwrap_or(last);
+    }
+    let seen = world.visit(&last, &[]);
+    assert_eq!(seen.upstream("x-session-data"), r#"{"n0":0,"n1":1,"n2":2,"n3":3}"#);
+    assert_eq!(seen.upstream("cookie"), "PHPSESSID=renewed0");
+}
+
+/// What a token that is only spared must not do, and what may have been made already.
+#[test]
+fn a_late_renewal_is_given_up_for_nothing_but_a_patch() {
+    let lost: &[(&str, &str)] = &[("x-session-patch", r#"{"n":1}"#), ("set-cookie", "PHPSESSID=late; Path=/")];
+    let login = &[("x-session-patch", r#"{"user":"zoe"}"#), lost[1]];
+    let rotation = &[lost[0], lost[1], ("x-session-control", "rotate")];
+    for (response, lost_answers) in [(lost, 1), (login, 0), (rotation, 0)] {
+        let mut world = world();
+        let cookie = world.visit("", &[]).cookie().expect("issued");
+        let mut late = under_way(&mut world, &cookie, 1).remove(0);
+        let newer = world.visit(&cookie, &[("set-cookie", "PHPSESSID=first; Path=/")]).cookie().expect("rotated");
+        world.lost_answers = lost_answers;
+        assert_eq!(end(&mut world, &mut late, response), (Some(503), None), "{response:?}");
+        let seen = world.visit(&newer, &[]);
+        assert_eq!((seen.upstream("x-session-data"), seen.upstream("x-session-subject")), ("{}", ""));
+    }
 }
