@@ -69,6 +69,7 @@ need_lighttpd
 need_chromium
 need_node
 need_express
+need_django
 need_pymemcache
 need_cargo_deny
 need_apt g++ g++

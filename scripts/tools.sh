@@ -146,6 +146,15 @@ need_express() {
     "installing Express from npm into .tools/" npm_install "$source"
 }
 
+# A Django to adopt sessions of, in .tools/django-HASH. A changed list is a new folder.
+need_django() {
+  local list=$ROOT/tests/django/requirements.txt
+  need_python
+  python3 -m pip --version >/dev/null 2>&1 || need_apt /usr/lib/python3/dist-packages/pip python3-pip
+  unpack_all_or_nothing "django-$(sha256sum <"$list" | head -c 12)" "installing Django from PyPI into .tools/" \
+    python3 -m pip install --quiet --disable-pip-version-check --no-deps --requirement "$list" --target
+}
+
 # A PHP to adopt sessions of. php-cli has the built-in server.
 need_php() {
   need_apt php php-cli

@@ -8,7 +8,8 @@
 //! |---|---|
 //! | [`manifest`] | the Kubernetes manifests, and the Envoys that control planes make of them |
 //! | [`mesh`] | a gateway, two upstreams and an Envoy in front of them, wired up |
-//! | [`envoy`], [`gateway`], [`memcached`], [`tomcat`] | each of the processes alone |
+//! | [`envoy`], [`gateway`], [`memcached`] | each of the processes alone |
+//! | [`tomcat`], [`php`], [`express`], [`django`] | applications with sessions of their own |
 //! | [`upstream`] | an application that answers as the request tells it to |
 //! | [`http`], [`browser`], [`traffic`] | clients: byte-exact, with a cookie jar, and many that go on |
 //! | [`connection`], [`http2`] | clients that go step by step: HTTP/1.1, and HTTP/2 |
@@ -30,6 +31,7 @@ pub mod browser;
 pub mod built;
 pub mod connection;
 pub mod detour;
+pub mod django;
 pub mod envoy;
 pub mod express;
 pub mod gateway;

@@ -4,6 +4,7 @@ use std::thread;
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;
+use session_mesh_e2e::django::Django;
 use session_mesh_e2e::express::Express;
 use session_mesh_e2e::http::{Request, Response};
 use session_mesh_e2e::mesh::Mesh;
@@ -254,6 +255,29 @@ fn tomcats_with_a_common_store_of_sessions_are_one_upstream() {
         let pair = tomcats(attributes, &elements);
         share_one_store("JSESSIONID", pair.each_ref().map(Tomcat::port), renewals);
     }
+}
+
+#[test]
+fn django_that_always_has_something_to_keep_is_adopted_as_strict_php_is() {
+    let stores = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let pair = stores.each_ref().map(|store| Django::start(store.path()));
+    takes_no_foreign_ids("sessionid", pair.each_ref().map(Django::port));
+    let pair = [(); 2].map(|()| Django::start(stores[0].path()));
+    share_one_store("sessionid", pair.each_ref().map(Django::port), 1);
+}
+
+/// It takes its cookie from whoever it has nothing to keep for, which ends our session, too, and what others keep in it.
+#[test]
+fn django_ends_the_sessions_of_visitors_it_has_nothing_to_keep_for() {
+    let store = tempfile::tempdir().unwrap();
+    let django = Django::start(store.path());
+    let mesh = adopting("sessionid", &[django.port()]);
+    let mut browser = mesh.browser();
+    browser.send(Request::get("/other/").respond("x-session-patch", r#"{"n":1}"#));
+    assert_eq!(browser.get("/other/").seen().data(), json!({"n": 1}));
+    page(&browser.get("/"));
+    assert_eq!(browser.token(), None);
+    assert_eq!(browser.get("/other/").seen().data(), json!({}));
 }
 
 /// Parallel requests renew an id side by side: the renewals but for one are lost, the patches are not.
