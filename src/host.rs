@@ -8,7 +8,7 @@ use session_abi::pairs::Pairs;
 use session_core::binding::Binding;
 use session_core::cache::{self, SlotWrite, Slots};
 use session_core::edit::{Edit, Headers, LocalReply};
-use session_core::exchange::{Callout, Identity, ResponseHeaders};
+use session_core::exchange::{Callout, Identity, ResponseHeaders, Trace};
 use session_core::time::UnixSeconds;
 
 /// The time of one callback, read from the host once it is needed.
@@ -93,8 +93,9 @@ pub(crate) fn remove_cookies() {
     let _ = hostcalls::remove_header(Map::Request, "cookie");
 }
 
-pub(crate) fn http_call(cluster: &str, callout: &Callout, timeout: Duration) -> Result<u32, Refused> {
-    let headers: Vec<_> = callout.headers.iter().map(|(name, value)| (*name, value.as_ref())).collect();
+pub(crate) fn http_call(cluster: &str, callout: &Callout, trace: &Trace, timeout: Duration) -> Result<u32, Refused> {
+    let own = callout.headers.iter().map(|(name, value)| (*name, value.as_ref()));
+    let headers: Vec<_> = own.chain(trace.headers()).collect();
     hostcalls::http_call(cluster, &headers, &callout.body, timeout)
 }
 

@@ -8,7 +8,7 @@ use session_abi::hostcalls::Side;
 use session_core::config::Config;
 use session_core::counter::Counts;
 use session_core::edit::{GrpcStatus, LocalReply};
-use session_core::exchange::{Answer, Callout, Exchange, LookUp, Step};
+use session_core::exchange::{Answer, Callout, Exchange, LookUp, Step, Trace};
 use session_core::id::SessionId;
 use session_core::time::UnixSeconds;
 
@@ -76,11 +76,13 @@ impl Worker {
         let flow = loop {
             let is_sent = match step {
                 Step::Wait => break Flow::Kept,
-                Step::LookUp { look_up, is_shareable } => self.look_up(stream, look_up, is_shareable, now),
-                Step::Call(callout) => self.call(stream, &callout, now).is_some(),
+                Step::LookUp { look_up, is_shareable } => {
+                    self.look_up(stream, look_up, is_shareable, exchange.trace(), now)
+                }
+                Step::Call(callout) => self.call(stream, &callout, exchange.trace(), now).is_some(),
                 Step::Forward { edits, callout } => {
                     host::apply(Side::Request, &edits);
-                    if callout.is_some_and(|callout| self.call(stream, &callout, now).is_none()) {
+                    if callout.is_some_and(|callout| self.call(stream, &callout, exchange.trace(), now).is_none()) {
                         // The request goes on all the same; the response will meet the consequence.
                         exchange.answer(Answer::NotSent, &host::SharedSlots, now.seconds());
                     }
@@ -145,7 +147,7 @@ impl Worker {
             }
             if self.calls.needs_refresh(&look_up) {
                 // One warning is enough, and what Envoy refuses now it may not at the next look.
-                let Some(token) = self.send(&look_up.touch(&self.config)) else { break };
+                let Some(token) = self.send(&look_up.touch(&self.config), &Trace::default()) else { break };
                 self.calls.sent_refresh(token, look_up, streams, now.seconds(), now.millis());
             }
         }
@@ -162,11 +164,11 @@ impl Worker {
 
     /// Has a stream wait until its session was looked up, with others or by a lookup of its own; `false` if none could
     /// be sent.
-    fn look_up(&mut self, stream: u32, look_up: LookUp, is_shareable: bool, now: &Moment) -> bool {
+    fn look_up(&mut self, stream: u32, look_up: LookUp, is_shareable: bool, trace: &Trace, now: &Moment) -> bool {
         if is_shareable && self.calls.join(&look_up, stream) {
             return true;
         }
-        let Some(token) = self.call(stream, &look_up.callout(&self.config), now) else { return false };
+        let Some(token) = self.call(stream, &look_up.callout(&self.config), trace, now) else { return false };
         if is_shareable {
             self.calls.share(token, &look_up);
         }
@@ -174,16 +176,16 @@ impl Worker {
     }
 
     /// Sends a callout for a stream.
-    fn call(&mut self, stream: u32, callout: &Callout, now: &Moment) -> Option<u32> {
-        let token = self.send(callout)?;
+    fn call(&mut self, stream: u32, callout: &Callout, trace: &Trace, now: &Moment) -> Option<u32> {
+        let token = self.send(callout, trace)?;
         self.calls.sent(token, stream, now.millis());
         Some(token)
     }
 
     /// Sends a callout, unless Envoy can't, which it says at once: unknown cluster, no endpoint, circuit breaker.
-    fn send(&self, callout: &Callout) -> Option<u32> {
+    fn send(&self, callout: &Callout, trace: &Trace) -> Option<u32> {
         let gateway = &self.config.gateway;
-        host::http_call(&gateway.cluster, callout, gateway.timeout)
+        host::http_call(&gateway.cluster, callout, trace, gateway.timeout)
             .inspect_err(|refused| {
                 host::warn(&format!("gateway.cluster {}: no callout possible ({refused:?})", gateway.cluster));
             })
@@ -203,7 +205,7 @@ impl Worker {
             host::publish(&identity);
         }
         if let Some(look_up) = effects.refresh.filter(|look_up| self.calls.needs_refresh(look_up))
-            && let Some(token) = self.send(&look_up.callout(&self.config))
+            && let Some(token) = self.send(&look_up.callout(&self.config), exchange.trace())
         {
             self.calls.sent_refresh(token, look_up, Vec::new(), now.seconds(), now.millis());
         }

@@ -19,12 +19,14 @@ mod response;
 mod session;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod trailers;
 
 use core::mem;
 use std::rc::Rc;
 
 pub use callout::{Answer, Callout};
+pub use trace::Trace;
 
 use crate::binding::Binding;
 use crate::cache::{SlotWrite, Slots};
@@ -181,6 +183,7 @@ pub struct Exchange {
     effects: Effects,
     /// See [`due_touch`](Self::due_touch).
     in_use: Option<InUse>,
+    trace: Trace,
 }
 
 #[derive(Debug)]
@@ -208,13 +211,19 @@ impl Exchange {
     /// An exchange under this configuration.
     #[must_use]
     pub fn new(config: Rc<Config>) -> Self {
-        Self { config, phase: Phase::Idle, effects: Effects::default(), in_use: None }
+        Self { config, phase: Phase::Idle, effects: Effects::default(), in_use: None, trace: Trace::default() }
     }
 
     /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before the
     /// rest of the [`effects`](Self::effects): from then on an access log may be written at any time.
     pub fn take_request_edits(&mut self) -> Vec<Edit> {
         mem::take(&mut self.effects.request)
+    }
+
+    /// What the callouts of this exchange carry besides their own headers. Touches are nobody's request and carry nothing.
+    #[must_use]
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// What there is to do since this was last asked, besides the steps.
@@ -252,6 +261,7 @@ impl Exchange {
             self.phase = Phase::Off;
             return Step::Forward { edits: request::strip(&config, incoming), callout: None };
         }
+        self.trace = Trace::read(request.headers);
         match incoming.next_token() {
             Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
             Some(verified) => self.find(incoming, verified, slots, request.now),
