@@ -19,6 +19,7 @@ pub struct Gateway {
     port: u16,
     admin_port: u16,
     store: String,
+    log_level: &'static str,
     socket: PathBuf,
     process: Option<Process>,
     _folder: TempDir,
@@ -27,10 +28,16 @@ pub struct Gateway {
 impl Gateway {
     /// Starts a gateway on a store: `memory:` or `memcached://…`.
     pub fn start(store: &str) -> Self {
+        Self::start_with_log(store, "info")
+    }
+
+    /// Starts a gateway that logs at this level.
+    pub fn start_with_log(store: &str, log_level: &'static str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let socket = folder.path().join("gateway.sock");
         let (port, admin_port) = (ports::free(), ports::free());
-        let mut gateway = Self { port, admin_port, store: store.to_owned(), socket, process: None, _folder: folder };
+        let mut gateway =
+            Self { port, admin_port, store: store.to_owned(), log_level, socket, process: None, _folder: folder };
         gateway.start_again();
         gateway
     }
@@ -48,6 +55,11 @@ impl Gateway {
     /// The process; there is none while it is stopped.
     pub fn process(&mut self) -> &mut Process {
         self.process.as_mut().expect("the gateway runs")
+    }
+
+    /// Everything that it has logged since it was started.
+    pub fn log(&self) -> String {
+        self.process.as_ref().map(Process::log).unwrap_or_default()
     }
 
     /// Kills it, as a crash would.
@@ -75,6 +87,7 @@ impl Gateway {
             .arg(format!("--listen=127.0.0.1:{},unix:{}", self.port, self.socket.display()))
             .arg(format!("--admin-listen=127.0.0.1:{}", self.admin_port))
             .arg(format!("--store={}", self.store))
+            .arg(format!("--log-level={}", self.log_level))
             .env("SESSION_GATEWAY_TOKEN", TOKEN);
         let mut process = Process::start("session-gateway", command, "It is part of this repository.");
         process.until(|| Request::get("/readyz").try_send(self.admin_port).filter(|answer| answer.status == 200));

@@ -37,6 +37,7 @@ mod streams;
 mod timeouts;
 mod tokens;
 mod tomcat;
+mod tracing;
 mod trailers;
 mod upgrades;
 mod writes;
