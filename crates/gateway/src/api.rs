@@ -83,7 +83,8 @@ impl<S: Store> Api<S> {
         let method = known(request.method());
         let route = Route::of(request.uri().path());
         let (route_name, session, is_guarded) = (route.name(), route.session(), route.is_guarded());
-        let request_id = request.headers().get("x-request-id").cloned();
+        let named = |name| request.headers().get(name).cloned();
+        let (request_id, traceparent) = (named("x-request-id"), named("traceparent"));
         let path = tracing::enabled!(tracing::Level::DEBUG).then(|| route.loggable(request.uri().path()).to_owned());
 
         let outcome = AssertUnwindSafe(self.handle(route, request)).catch_unwind().await;
@@ -103,7 +104,7 @@ impl<S: Store> Api<S> {
 
         let status = answer.status().as_u16();
         self.metrics.request(method, route_name, status, started.elapsed());
-        tracing::debug!(method, path, status, ?request_id, "answered");
+        tracing::debug!(method, path, status, ?request_id, ?traceparent, "answered");
         if method == "HEAD" { answer::without_body(answer) } else { answer }
     }
 

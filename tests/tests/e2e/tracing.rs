@@ -30,7 +30,14 @@ fn a_gateways_log_lines_are_found_by_the_clients_request() {
     wait::until("the lookup is in the log", || (lines(&read, "GET") == 1).then_some(()));
     assert_eq!((lines(&written, "GET"), lines(&read, "PUT")), (0, 0));
 
-    // The gateway sees the trace, too: here a server in its place.
+    // By the trace, too, and whatever a client writes into it stays one field of one line.
+    for (trace, logged) in [(TRACE, TRACE), ("00\" status=200 \"", "00\\\" status=200 \\\"")] {
+        let answer = browser.send(Request::get("/").header("traceparent", trace));
+        assert_eq!(answer.status, 200);
+        wait::until("the trace is in the log", || (lines(&format!("Some(\"{logged}\")"), "GET") == 1).then_some(()));
+    }
+
+    // And the state of the trace goes with it: here a server in the gateway's place.
     let (sender, receiver) = mpsc::channel();
     let sender = Mutex::new(sender);
     let listener = Scripted::start(move |mut connection: Connection| {
