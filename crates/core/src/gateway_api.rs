@@ -27,6 +27,8 @@ pub const WRITE_ID: &str = "session-write-id";
 pub const ROTATION_GRACE: &str = "session-rotation-grace";
 /// Request: the data key that holds the subject.
 pub const SUBJECT_KEY: &str = "session-subject-key";
+/// Request on `PUT`, `PATCH` and calls on subjects: the realm that the subject belongs to.
+pub const REALM: &str = "session-realm";
 /// Request on `PUT`: merge into a session of that id created at most this many seconds ago.
 pub const MERGE_WITHIN: &str = "session-merge-within";
 

@@ -10,6 +10,7 @@
 //! | [`secret`], [`token`], [`binding`] | what opens a session from outside, and from where |
 //! | [`cookie`], [`set_cookie`] | how the token travels |
 //! | [`merge_patch`], [`record`], [`rotation`] | what a stored session is, and how a write changes it |
+//! | [`principal`] | who is logged in, where several sites share a gateway |
 //! | [`subject`], [`epoch`] | which sessions of somebody are good, and how all of them end at once |
 //! | [`gateway_api`], [`upstream_api`] | which headers the parts speak to each other |
 //! | [`config`] | what the operator wants |
@@ -33,6 +34,7 @@ pub mod gateway_api;
 pub mod id;
 pub mod merge_patch;
 pub mod path;
+pub mod principal;
 pub mod record;
 mod renewals;
 pub mod rotation;

@@ -16,6 +16,7 @@ use serde_json::Value;
 
 use crate::epoch::Epoch;
 use crate::merge_patch::{self, Object};
+use crate::principal::{Principal, Realm};
 use crate::rotation::Standing;
 pub use crate::rotation::{Grace, Rotation};
 use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
@@ -76,7 +77,7 @@ pub struct Session {
 /// Who is logged in.
 #[derive(Clone, PartialEq, Eq)]
 struct Login {
-    subject: String,
+    principal: Principal,
     auth_time: UnixSeconds,
     /// `None` until the session is bound to the subject's record.
     epoch: Option<Epoch>,
@@ -100,6 +101,8 @@ pub struct NewSession {
     pub timeouts: Timeouts,
     /// The data key that holds the subject.
     pub subject_key: String,
+    /// The realm of the subject.
+    pub realm: Option<Realm>,
     /// See [`Session::upstream_cookie`].
     pub upstream_cookie: Option<String>,
     /// Whether it begins with a rotation: then no other token joins it ([`Session::may_merge`]).
@@ -123,6 +126,8 @@ pub struct Change {
     pub joins: bool,
     /// The data key that holds the subject.
     pub subject_key: String,
+    /// The realm of the subject, if this change says anew who that is.
+    pub realm: Option<Realm>,
     /// Replaces [`Session::upstream_cookie`] if given.
     pub upstream_cookie: Option<String>,
 }
@@ -170,7 +175,11 @@ impl Session {
             grace: None,
             created: write.now,
             timeouts: new.timeouts,
-            login: subject.map(|subject| Login { subject, auth_time: write.now, epoch: None }),
+            login: subject.map(|subject| Login {
+                principal: Principal { realm: new.realm, subject },
+                auth_time: write.now,
+                epoch: None,
+            }),
             upstream_cookie: new.upstream_cookie,
             write: write.id,
             data: bounded(&new.data, write.max_data_bytes)?,
@@ -178,6 +187,9 @@ impl Session {
     }
 
     /// The session after `change`, one version up.
+    ///
+    /// A login keeps its realm until another one: a realm that is given to a site some day must not log everybody out. A
+    /// change that writes the subject, or says that it was authenticated, is a login in the realm of the change.
     ///
     /// Another subject than before rotates by itself, and the grace spares no token: one of before a
     /// login must never open the session of after it (OWASP ASVS 5.0 7.2.4). Nor must a change that was
@@ -189,6 +201,8 @@ impl Session {
         }
         let mut data = self.data.parse().map_err(ChangeError::Stored)?;
         let member = data.get(&change.subject_key).cloned();
+        let is_login = change.rotation == Rotation::Authenticated
+            || change.patches.iter().any(|patch| patch.contains_key(&change.subject_key));
         for patch in change.patches {
             merge_patch::apply(&mut data, patch);
         }
@@ -199,9 +213,13 @@ impl Session {
         } else {
             subject_of(&data, &change.subject_key)?
         };
+        let principal = subject.map(|subject| match self.principal() {
+            Some(before) if !is_login && before.subject == subject => before.clone(),
+            _ => Principal { realm: change.realm, subject },
+        });
         let grace = |from| (change.grace > Seconds::ZERO).then(|| Grace { from, until: write.now.plus(change.grace) });
         let is_rotation = change.rotation > Rotation::None;
-        let (min_version, grace) = if subject.as_deref() != self.subject() || (is_rotation && change.joins) {
+        let (min_version, grace) = if principal.as_ref() != self.principal() || (is_rotation && change.joins) {
             (version, grace(version))
         } else if is_rotation {
             (version, grace(self.min_version))
@@ -218,13 +236,13 @@ impl Session {
             grace,
             created: self.created,
             timeouts: self.timeouts,
-            login: subject.map(|subject| match &self.login {
-                Some(login) if login.subject == subject => {
+            login: principal.map(|principal| match &self.login {
+                Some(login) if login.principal == principal => {
                     let is_repeated = change.rotation == Rotation::Authenticated;
                     let auth_time = if is_repeated { write.now } else { login.auth_time };
-                    Login { subject, auth_time, epoch: login.epoch }
+                    Login { principal, auth_time, epoch: login.epoch }
                 }
-                _ => Login { subject, auth_time: write.now, epoch: None },
+                _ => Login { principal, auth_time: write.now, epoch: None },
             }),
             upstream_cookie: change.upstream_cookie.or_else(|| self.upstream_cookie.clone()),
             write: write.id,
@@ -311,7 +329,13 @@ impl Session {
     /// Who is logged in.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
-        self.login.as_ref().map(|login| login.subject.as_str())
+        self.principal().map(|principal| principal.subject.as_str())
+    }
+
+    /// Who is logged in, and in which realm.
+    #[must_use]
+    pub fn principal(&self) -> Option<&Principal> {
+        self.login.as_ref().map(|login| &login.principal)
     }
 
     /// When the subject last proved who they are: at the login, or since (`authenticated`).

@@ -16,6 +16,7 @@ use core::num::NonZeroUsize;
 
 pub use crate::epoch::Epoch;
 use crate::id::SessionId;
+use crate::principal::Principal;
 use crate::record::{Session, Stored};
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
@@ -159,22 +160,22 @@ impl Subject {
     /// Whether the list may forget `member`, under whose id a store has `found` this: it is not a session of the
     /// subject any more, and it is not one that is just about to be written.
     #[must_use]
-    pub fn is_stale(&self, member: Member, subject: &str, found: Option<&Stored>, now: UnixSeconds) -> bool {
+    pub fn is_stale(&self, member: Member, principal: &Principal, found: Option<&Stored>, now: UnixSeconds) -> bool {
         let overdue = now.since(member.since) > BINDING_TIME;
         match found {
             Some(Stored::Tombstone(_)) => true,
             Some(Stored::Session(session)) if session.version() < member.version => overdue,
-            Some(Stored::Session(session)) => !self.is_session_of(subject, member.id, session, now),
+            Some(Stored::Session(session)) => !self.is_session_of(principal, member.id, session, now),
             // Only a creation writes where there is nothing.
             None => overdue || member.version != Version::FIRST,
         }
     }
 
-    /// Whether this is a good session of the `subject` that the record belongs to, list or no list.
+    /// Whether this is a good session of the `principal` that the record belongs to, list or no list.
     #[must_use]
-    pub fn is_session_of(&self, subject: &str, id: SessionId, session: &Session, now: UnixSeconds) -> bool {
+    pub fn is_session_of(&self, principal: &Principal, id: SessionId, session: &Session, now: UnixSeconds) -> bool {
         let admitted = session.epoch().is_some_and(|epoch| self.admits(id, epoch, false));
-        admitted && session.subject() == Some(subject) && session.lifetime_left(now).is_some()
+        admitted && session.principal() == Some(principal) && session.lifetime_left(now).is_some()
     }
 }
 

@@ -9,8 +9,8 @@ use visit::Visit;
 
 /// The list of the request's headers, the slot's content (in Envoy what hostcalls have returned), the subject and the data
 /// read from it, the cookies of ours, the lines without them and the one line in them, the list of edits, and the values
-/// of the id, the state and the version.
-const ALLOCATIONS: u64 = 11;
+/// of the id, the state and the version; and what a callout would say of the request.
+const ALLOCATIONS: u64 = 12;
 
 #[test]
 fn a_cached_request_allocates_what_it_hands_out_and_little_else() {

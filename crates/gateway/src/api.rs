@@ -122,9 +122,9 @@ impl<S: Store> Api<S> {
         let text = if call.has_body() { body::read(body, &head.headers, self.limits).await? } else { Bytes::new() };
         match call {
             Call::Session(id, call) => self.on_session(id, call, &text).await,
-            Call::List { subject } => Ok(answer::list(&self.sessions.of_subject(&subject).await?)),
-            Call::Revoke { subject, except } => {
-                self.sessions.revoke(&subject, except).await?;
+            Call::List(principal) => Ok(answer::list(&self.sessions.of_subject(&principal).await?)),
+            Call::Revoke(principal, except) => {
+                self.sessions.revoke(&principal, except).await?;
                 Ok(answer::no_content())
             }
         }

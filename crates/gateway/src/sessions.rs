@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use session_core::id::SessionId;
+use session_core::principal::Principal;
 use session_core::record::{ChangeError, Session, Stored, Tombstone};
 use session_core::subject::SessionLimit;
 use session_core::time::{Seconds, UnixSeconds};
@@ -64,6 +65,7 @@ pub struct Sessions<S> {
 }
 
 /// A key's value, as far as the service cares.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time in a call, and it is hardly ever the small one")]
 enum Found {
     Nothing,
     Ended,
@@ -201,28 +203,28 @@ impl<S: Store> Sessions<S> {
                 }
             })
             .await?;
-        if let Some((subject, version)) = left {
-            self.left(subject, id, version).await;
+        if let Some((principal, version)) = left {
+            self.left(principal, id, version).await;
         }
         Ok(())
     }
 
     /// Ends all sessions of the subject, or all but the one that is named, if that is one of them.
-    pub async fn revoke(&self, subject: &str, except: Option<SessionId>) -> Result<(), SessionError> {
-        let listed = self.in_time(self.subjects.revoke(subject, except)).await?;
+    pub async fn revoke(&self, principal: &Principal, except: Option<SessionId>) -> Result<(), SessionError> {
+        let listed = self.in_time(self.subjects.revoke(principal, except)).await?;
         // They are ended already; this frees the memory.
-        let (subjects, subject) = (Arc::clone(&self.subjects), subject.to_owned());
-        self.background.run(async move { subjects.bury(&subject, &listed).await }).await;
+        let (subjects, principal) = (Arc::clone(&self.subjects), principal.clone());
+        self.background.run(async move { subjects.bury(&principal, &listed).await }).await;
         Ok(())
     }
 
     /// The sessions of the subject, the one that was bound to it first in front.
-    pub async fn of_subject(&self, subject: &str) -> Result<Vec<Named>, SessionError> {
+    pub async fn of_subject(&self, principal: &Principal) -> Result<Vec<Named>, SessionError> {
         let now = now();
-        let (listed, stale) = self.in_time(self.subjects.list(subject)).await?;
+        let (listed, stale) = self.in_time(self.subjects.list(principal)).await?;
         if !stale.is_empty() {
-            let (subjects, subject) = (Arc::clone(&self.subjects), subject.to_owned());
-            self.background.run(async move { subjects.forget(&subject, &stale).await }).await;
+            let (subjects, principal) = (Arc::clone(&self.subjects), principal.clone());
+            self.background.run(async move { subjects.forget(&principal, &stale).await }).await;
         }
         let named = listed.into_iter().map(|listed| {
             let remaining = remaining(&listed.session, listed.remaining, now);
@@ -243,13 +245,13 @@ impl<S: Store> Sessions<S> {
     }
 
     /// The session has left the subject with its `version`: its entry there has no meaning any more.
-    async fn left(&self, subject: String, id: SessionId, version: Version) {
+    async fn left(&self, principal: Principal, id: SessionId, version: Version) {
         let subjects = Arc::clone(&self.subjects);
-        self.background.run(async move { subjects.forget_before(&subject, id, version).await }).await;
+        self.background.run(async move { subjects.forget_before(&principal, id, version).await }).await;
     }
 
     /// Whom the session under `key` belongs to, as far as it can be told, and the version after its present one.
-    async fn membership(&self, key: &Key) -> Option<(String, Version)> {
+    async fn membership(&self, key: &Key) -> Option<(Principal, Version)> {
         let entry = self.store.get(key).await.ok()??;
         match Stored::decode(&entry.value).ok()? {
             Stored::Session(session) => membership(&session),
@@ -286,8 +288,8 @@ fn remaining(session: &Session, in_store: Seconds, now: UnixSeconds) -> Seconds 
     session.lifetime_left(now).map_or(Seconds::ZERO, |most| most.min(in_store))
 }
 
-fn membership(session: &Session) -> Option<(String, Version)> {
-    session.subject().map(|subject| (subject.to_owned(), session.version().next()))
+fn membership(session: &Session) -> Option<(Principal, Version)> {
+    session.principal().map(|principal| (principal.clone(), session.version().next()))
 }
 
 fn now() -> UnixSeconds {

@@ -14,8 +14,8 @@ use std::fmt;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use session_core::id::SessionId;
+use session_core::principal::Principal;
 use session_core::time::Seconds;
-use sha2::{Digest as _, Sha256};
 
 pub use counted::Counted;
 pub use memcached::Memcached;
@@ -165,12 +165,13 @@ impl Keyspace {
     }
 
     /// Where the record of this subject is kept. Hashed, because a key takes neither any length nor any character.
+    /// Subjects that have a realm are another kind of key.
     #[must_use]
-    pub fn subject(&self, subject: &str) -> Key {
+    pub fn subject(&self, principal: &Principal) -> Key {
         let mut key = String::with_capacity(self.prefix.len() + 2 + 43);
         key.push_str(&self.prefix);
-        key.push_str("u:");
-        URL_SAFE_NO_PAD.encode_string(Sha256::digest(subject), &mut key);
+        key.push_str(if principal.realm.is_some() { "r:" } else { "u:" });
+        URL_SAFE_NO_PAD.encode_string(principal.digest(), &mut key);
         Key(key)
     }
 }

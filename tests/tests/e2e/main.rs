@@ -30,6 +30,7 @@ mod outages;
 mod path_spellings;
 mod promotion;
 mod protocols;
+mod realms;
 mod rotation;
 mod rules;
 mod secrets;

@@ -17,6 +17,7 @@ use core::time::Duration;
 
 use serde::Deserialize;
 
+use crate::principal::Realm;
 use crate::renewals::Renewals;
 use crate::set_cookie::SetCookie;
 use crate::time::Seconds;
@@ -137,6 +138,8 @@ pub struct Config {
     pub on_write_failure: OnWriteFailure,
     /// The data key that holds who is logged in.
     pub subject_key: String,
+    /// Whose subjects these are, where several sites share a gateway.
+    pub realm: Option<Realm>,
     /// What upstreams get to see.
     pub upstream: Upstream,
     /// The copies of sessions.
@@ -194,6 +197,7 @@ impl Config {
             on_store_failure: raw.on_store_failure,
             on_write_failure: raw.on_write_failure,
             subject_key: sections::subject_key(raw.subject_key)?,
+            realm: sections::realm(raw.realm.as_deref())?,
             cache,
             bind: sections::bind(raw.bind)?,
             rules: Rules::new(raw.rules)?,

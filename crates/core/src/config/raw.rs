@@ -29,6 +29,7 @@ pub(super) struct Config {
     pub(super) on_write_failure: OnWriteFailure,
     #[serde(default = "default_subject_key")]
     pub(super) subject_key: String,
+    pub(super) realm: Option<String>,
     #[serde(default)]
     pub(super) upstream: Upstream,
     #[serde(default)]

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::duration::Millis;
 use super::{Cache, ConfigError, CreatePolicy, Gateway, Timeouts, Upstream, error, raw};
+use crate::principal::{InvalidRealm, Realm};
 use crate::secret::{InvalidSecret, Secret};
 use crate::set_cookie::{Attributes, InvalidCookie, SetCookie, is_token};
 use crate::time::Seconds;
@@ -89,6 +90,10 @@ pub(super) fn subject_key(key: String) -> Result<String, ConfigError> {
         return Err(error("subject_key", "must have at most 128 bytes"));
     }
     header_value("subject_key", key)
+}
+
+pub(super) fn realm(name: Option<&str>) -> Result<Option<Realm>, ConfigError> {
+    name.map(str::parse).transpose().map_err(|invalid: InvalidRealm| error("realm", invalid.to_string()))
 }
 
 pub(super) fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {

@@ -60,6 +60,13 @@ impl Callout {
         }
     }
 
+    fn with_realm(self, config: &Config) -> Self {
+        match &config.realm {
+            Some(realm) => self.with(api::REALM, realm.as_str().to_owned()),
+            None => self,
+        }
+    }
+
     /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token of
     /// version `seen` still opens it.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
@@ -85,6 +92,7 @@ impl Callout {
             .with(api::IDLE, config.timeouts.idle.to_string())
             .with(api::ABSOLUTE, config.timeouts.absolute.to_string())
             .with(api::SUBJECT_KEY, config.subject_key.clone())
+            .with_realm(config)
             .with_upstream_cookie(upstream_cookie);
         if merge_within {
             call = call.with(api::MERGE_WITHIN, config.timeouts.rotation_grace.to_string());
@@ -111,6 +119,7 @@ impl Callout {
             .with(api::WRITE_ID, format!("{:016x}", u64::from_be_bytes(write_id)))
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
             .with(api::SUBJECT_KEY, config.subject_key.clone())
+            .with_realm(config)
             .with_upstream_cookie(upstream_cookie);
         call.body = patches;
         call

@@ -6,26 +6,36 @@ use crate::edit::{Headers, values};
 /// makes longer than that would only fill logs.
 const NAMES: [(&str, usize); 3] = [("x-request-id", 256), ("traceparent", 256), ("tracestate", 512)];
 
-/// The headers of one request that its callouts carry, too.
+/// The headers of one request that its callouts carry, too: their values in one text, since hardly any request needs them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trace(Vec<(&'static str, Box<str>)>);
+pub struct Trace {
+    text: String,
+    /// How many bytes of it are each header's, none for those that are not sent.
+    lengths: [usize; NAMES.len()],
+}
 
 impl Trace {
     pub(super) fn read(headers: &Headers<'_>) -> Self {
-        let header = |(name, limit): (&'static str, usize)| {
+        let values = NAMES.map(|(name, limit)| {
             let mut given = values(headers, name);
             // What is there twice names nothing.
             let value = given.next().filter(|_| given.next().is_none())?;
-            let is_sent = (1..=limit).contains(&value.len()) && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
-            let value = core::str::from_utf8(value).ok().filter(|_| is_sent)?;
-            Some((name, value.into()))
-        };
-        Self(NAMES.into_iter().filter_map(header).collect())
+            let is_sent = value.len() <= limit && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
+            core::str::from_utf8(value).ok().filter(|_| is_sent)
+        });
+        let values = values.map(Option::unwrap_or_default);
+        Self { text: values.concat(), lengths: values.map(str::len) }
     }
 
     /// The headers: name and value.
     pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
-        self.0.iter().map(|(name, value)| (*name, &**value))
+        let mut rest = self.text.as_str();
+        let all = NAMES.iter().zip(self.lengths).map(move |((name, _), length)| {
+            let (value, others) = rest.split_at_checked(length).unwrap_or_default();
+            rest = others;
+            (*name, value)
+        });
+        all.filter(|(_, value)| !value.is_empty())
     }
 }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Data, Grace, Login, Session, Stored, Timeouts, Tombstone, WriteId};
 use crate::epoch::Epoch;
+use crate::principal::{InvalidRealm, Principal};
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 
@@ -54,6 +55,9 @@ struct SessionHead<'a> {
     /// The subject.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     s: Option<Cow<'a, str>>,
+    /// The subject's realm.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    r: Option<Cow<'a, str>>,
     /// When the subject last proved who they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     l: Option<u64>,
@@ -121,6 +125,7 @@ impl Session {
             i: self.timeouts.idle.get(),
             a: self.timeouts.absolute.get(),
             s: self.subject().map(Cow::Borrowed),
+            r: self.principal().and_then(|it| it.realm.as_ref()).map(|realm| Cow::Borrowed(realm.as_str())),
             l: self.auth_time().map(UnixSeconds::get),
             e: self.epoch().map(Epoch::get),
             u: self.upstream_cookie.as_deref().map(Cow::Borrowed),
@@ -143,13 +148,14 @@ impl Session {
         if head.v == Version::UNSTORED.get() || head.m > head.v || head.g.is_some_and(|(min, _)| min > head.m) {
             return Err(DecodeError::Head);
         }
+        let realm = head.r.map(|realm| realm.parse().map_err(|InvalidRealm| DecodeError::Head)).transpose()?;
         let login = match (head.s, head.l, head.e) {
             (Some(subject), Some(auth_time), epoch) => Some(Login {
-                subject: subject.into_owned(),
+                principal: Principal { realm, subject: subject.into_owned() },
                 auth_time: UnixSeconds::new(auth_time),
                 epoch: epoch.map(Epoch::new),
             }),
-            (None, None, None) => None,
+            (None, None, None) if realm.is_none() => None,
             _ => return Err(DecodeError::Head),
         };
         if head.n != data.len() {

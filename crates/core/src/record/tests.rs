@@ -25,6 +25,7 @@ fn new_session(data: Value) -> NewSession {
         data: object(data),
         timeouts: Timeouts { idle: Seconds::new(1800), absolute: Seconds::new(43200) },
         subject_key: "user".to_owned(),
+        realm: None,
         upstream_cookie: None,
         rotation: Rotation::None,
     }
@@ -410,4 +411,56 @@ proptest! {
         value.extend(bytes);
         let _ = Stored::decode(&value);
     }
+}
+
+fn shop() -> Realm {
+    "shop".parse().unwrap()
+}
+
+#[test]
+fn a_realm_is_in_the_record_only_where_there_is_one() {
+    let at = |realm: Option<Realm>, data: Value| {
+        Session::create(NewSession { realm, ..new_session(data) }, write_at(NOW)).unwrap()
+    };
+    let bytes = |session: Session| String::from_utf8(session.encode()).unwrap();
+    // What gateways of before realms wrote, and still write.
+    let before = "S1{\"v\":1,\"m\":1,\"c\":1700000000,\"i\":1800,\"a\":43200,\"s\":\"alice\",\"l\":1700000000,\
+                  \"w\":506381209866536711,\"n\":16}\n{\"user\":\"alice\"}";
+    let alice = json!({"user": "alice"});
+    assert_eq!(bytes(at(None, alice.clone())), before);
+    assert_eq!(Stored::decode(before.as_bytes()), Ok(Stored::Session(at(None, alice.clone()))));
+    // Who is nobody is nobody in every realm.
+    assert_eq!(at(Some(shop()), json!({})), at(None, json!({})));
+    let shop = at(Some(shop()), alice);
+    assert_eq!(bytes(shop.clone()), before.replace("\"l\"", "\"r\":\"shop\",\"l\""));
+    assert_eq!(Stored::decode(&shop.encode()), Ok(Stored::Session(shop.clone())));
+    for damaged in [
+        bytes(shop.clone()).replace("shop", ""),
+        bytes(shop.clone()).replace("shop", "s/p"),
+        bytes(shop).replace("\"s\":\"alice\",", "").replace("\"l\":1700000000,", ""),
+    ] {
+        assert_eq!(Stored::decode(damaged.as_bytes()), Err(DecodeError::Head), "{damaged}");
+    }
+}
+
+#[test]
+fn only_a_login_changes_the_realm() {
+    let in_shop = |change: Change| Change { realm: Some(shop()), grace: Seconds::new(10), ..change };
+    let alice = created(json!({"user": "alice"})).bound_in(Epoch::new(1));
+    let name =
+        |session: &Session| session.principal().and_then(|it| it.realm.as_ref()).map(|it| it.as_str().to_owned());
+    for change in [patch(&[json!({"n": 1})]), rotation(10)] {
+        let after = alice.change(in_shop(change), write_at(NOW)).unwrap();
+        assert_eq!((name(&after), after.epoch()), (None, alice.epoch()));
+    }
+    let authenticated = Change { rotation: Rotation::Authenticated, ..patch(&[]) };
+    for change in [patch(&[json!({"user": "alice"})]), patch(&[json!({"user": "bob"})]), authenticated] {
+        let later = NOW.plus(Seconds::new(5));
+        let after = alice.change(in_shop(change), write_at(later)).unwrap();
+        assert_eq!((name(&after).as_deref(), after.epoch(), after.auth_time()), (Some("shop"), None, Some(later)));
+        // As somebody else's login: no token of before it opens what comes after it.
+        assert_eq!((after.min_version(), after.grace().unwrap().from), (after.version(), after.version()));
+    }
+    let out = alice.change(in_shop(patch(&[json!({"user": null})])), write_at(NOW)).unwrap();
+    assert_eq!(out.principal(), None);
 }

@@ -13,6 +13,10 @@ fn id(number: u8) -> SessionId {
     SessionId::from_bytes([number; 16])
 }
 
+fn alice() -> Principal {
+    Principal { realm: None, subject: "alice".to_owned() }
+}
+
 fn member(number: u8) -> Member {
     Member { id: id(number), version: Version::new(2), since: NOW, until: NOW.plus(DAY) }
 }
@@ -38,6 +42,7 @@ fn session(user: &str, epoch: Option<Epoch>) -> Session {
         data,
         timeouts: Timeouts { idle: DAY, absolute: DAY },
         subject_key: "user".to_owned(),
+        realm: None,
         upstream_cookie: None,
         rotation: crate::rotation::Rotation::None,
     };
@@ -153,7 +158,7 @@ fn what_the_list_may_forget() {
     let later = NOW.plus(Seconds::new(61));
     let stale = |version, found: Option<Session>, now| {
         let member = Member { version: Version::new(version), ..member(1) };
-        subject.is_stale(member, "alice", found.map(Stored::Session).as_ref(), now)
+        subject.is_stale(member, &alice(), found.map(Stored::Session).as_ref(), now)
     };
     let good = || Some(session("alice", Some(subject.epoch())));
     assert!(!stale(1, good(), NOW));
@@ -168,7 +173,7 @@ fn what_the_list_may_forget() {
     assert!(stale(1, None, later));
     assert!(stale(2, None, NOW), "nothing can be changed any more");
     let tombstone = Stored::Tombstone(Tombstone { ended: NOW });
-    assert!(subject.is_stale(member(1), "alice", Some(&tombstone), NOW));
+    assert!(subject.is_stale(member(1), &alice(), Some(&tombstone), NOW));
 }
 
 #[test]

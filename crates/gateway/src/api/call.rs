@@ -6,6 +6,7 @@ use percent_encoding::percent_decode_str;
 use session_core::gateway_api as names;
 use session_core::id::SessionId;
 use session_core::merge_patch;
+use session_core::principal::{Principal, Realm};
 use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
 use session_core::time::Seconds;
 use session_core::version::Version;
@@ -85,9 +86,9 @@ pub(super) enum Call {
     /// Something with one session.
     Session(SessionId, SessionCall),
     /// A subject's sessions.
-    List { subject: String },
+    List(Principal),
     /// Their end, but for one.
-    Revoke { subject: String, except: Option<SessionId> },
+    Revoke(Principal, Option<SessionId>),
 }
 
 /// A call on one session.
@@ -103,6 +104,7 @@ pub(super) struct Create {
     pub(super) merge_within: Option<Seconds>,
     timeouts: Timeouts,
     subject_key: String,
+    realm: Option<Realm>,
     upstream_cookie: Option<String>,
     rotation: Rotation,
 }
@@ -127,6 +129,10 @@ impl Call {
     pub(super) fn read(route: Route, head: &Parts) -> Result<Self, Refusal> {
         const NO_SUBJECT: Refusal = Refusal::Malformed("a subject is 1 to 512 bytes of UTF-8, percent-encoded");
         let query = head.uri.query();
+        let principal = |subject: Option<String>| {
+            let realm = Fields::new(&head.headers).realm(names::REALM)?;
+            Ok::<_, Refusal>(Principal { realm, subject: subject.ok_or(NO_SUBJECT)? })
+        };
         match route {
             Route::Session(id) => {
                 let call = SessionCall::read(head)?;
@@ -138,13 +144,13 @@ impl Call {
                     return Err(Refusal::MethodNotAllowed { allow: LIST_METHODS });
                 }
                 no_flag(query)?;
-                Ok(Self::List { subject: subject.ok_or(NO_SUBJECT)? })
+                Ok(Self::List(principal(subject)?))
             }
             Route::Revoke(subject) => {
                 if head.method != Method::POST {
                     return Err(Refusal::MethodNotAllowed { allow: REVOKE_METHODS });
                 }
-                Ok(Self::Revoke { subject: subject.ok_or(NO_SUBJECT)?, except: read_except(query)? })
+                Ok(Self::Revoke(principal(subject)?, read_except(query)?))
             }
             Route::Unknown | Route::Outside => Err(Refusal::NoSuchPath),
         }
@@ -191,6 +197,7 @@ impl SessionCall {
                 absolute: fields.timeout(names::ABSOLUTE)?.unwrap_or(DEFAULT_ABSOLUTE),
             },
             subject_key: subject_key(fields)?,
+            realm: fields.realm(names::REALM)?,
             upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
             rotation,
         }))
@@ -218,6 +225,7 @@ impl SessionCall {
                 seen: fields.version(names::SEEN_VERSION)?,
                 joins: false,
                 subject_key: subject_key(fields)?,
+                realm: fields.realm(names::REALM)?,
                 upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
             },
             precondition: fields.precondition()?,
@@ -233,6 +241,7 @@ impl Create {
             data,
             timeouts: self.timeouts,
             subject_key: self.subject_key,
+            realm: self.realm,
             upstream_cookie: self.upstream_cookie,
             rotation: self.rotation,
         })

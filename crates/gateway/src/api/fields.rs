@@ -2,6 +2,7 @@
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue, IF_MATCH};
+use session_core::principal::Realm;
 use session_core::record::WriteId;
 use session_core::time::Seconds;
 use session_core::version::Version;
@@ -79,6 +80,15 @@ impl<'a> Fields<'a> {
             Ok(key) if (1..=MAX_DATA_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
             _ => Err(invalid(name, "is not 1 to 128 bytes of UTF-8")),
         }
+    }
+
+    /// The realm of a subject.
+    pub(super) fn realm(&self, name: &'static str) -> Result<Option<Realm>, Refusal> {
+        let Some(value) = self.single(name)? else {
+            return Ok(None);
+        };
+        let realm = str::from_utf8(value.as_bytes()).ok().and_then(|text| text.parse().ok());
+        realm.map(Some).ok_or(invalid(name, "is not 1 to 64 letters, digits, -, . and _"))
     }
 
     /// A cookie's value (RFC 6265 section 4.1.1), so that it can be sent upstream as one.

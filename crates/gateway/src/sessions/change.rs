@@ -70,6 +70,7 @@ impl<S: Store> Sessions<S> {
                     seen: None,
                     joins: true,
                     subject_key: new.subject_key.clone(),
+                    realm: new.realm.clone(),
                     upstream_cookie: new.upstream_cookie.clone(),
                 };
                 let guard = |found: &Session| {
@@ -142,10 +143,10 @@ impl<S: Store> Sessions<S> {
             let next = self.bound(id, next).await?;
             match self.store.replace(key, &next.encode(), entry.cas, lifetime).await {
                 Ok(Replaced::Stored) => {
-                    if session.subject() != next.subject()
-                        && let Some((subject, version)) = membership(&session)
+                    if session.principal() != next.principal()
+                        && let Some((principal, version)) = membership(&session)
                     {
-                        self.left(subject, id, version).await;
+                        self.left(principal, id, version).await;
                     }
                     return Ok(live(next, lifetime, write.now));
                 }
@@ -166,14 +167,14 @@ impl<S: Store> Sessions<S> {
     /// In this order, because the session then carries the epoch of before its own write: a revocation that comes
     /// between the two changes the epoch, and the session is not good from the start.
     async fn bound(&self, id: SessionId, session: Session) -> Result<Session, SessionError> {
-        let (Some(subject), None) = (session.subject(), session.epoch()) else {
+        let (Some(principal), None) = (session.principal(), session.epoch()) else {
             return Ok(session);
         };
-        let subject = subject.to_owned();
-        let Bound { epoch, ended } = self.subjects.bind(&subject, id, &session).await?;
+        let principal = principal.clone();
+        let Bound { epoch, ended } = self.subjects.bind(&principal, id, &session).await?;
         if !ended.is_empty() {
             let subjects = Arc::clone(&self.subjects);
-            self.background.run(async move { subjects.bury(&subject, &ended).await }).await;
+            self.background.run(async move { subjects.bury(&principal, &ended).await }).await;
         }
         Ok(session.bound_in(epoch))
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
 use session_core::id::SessionId;
+use session_core::principal::Principal;
 use session_core::record::{DecodeError, Session, Stored, Tombstone};
 use session_core::subject::{Epoch, Member, Subject};
 use session_core::time::{Seconds, UnixSeconds};
@@ -55,19 +56,24 @@ impl<S: Store> Subjects<S> {
 
     /// Whether the session's subject, if it has one, lets it live.
     pub(super) async fn admit(&self, id: SessionId, session: &Session, look: Look) -> Result<bool, SessionError> {
-        let Some(subject) = session.subject() else {
+        let Some(principal) = session.principal() else {
             return Ok(true);
         };
         // A record that is gone is not one that admits: it may have ended this session before it was lost.
-        let (Some(epoch), Some(entry)) = (session.epoch(), look.at(&*self.store, &self.key(subject)).await?) else {
+        let (Some(epoch), Some(entry)) = (session.epoch(), look.at(&*self.store, &self.key(principal)).await?) else {
             return Ok(false);
         };
         Ok(Subject::stored_admits(&entry.value, id, epoch, self.is_limited())?)
     }
 
     /// Enters `session`, which is to be written under `id` next, in its subject's record.
-    pub(super) async fn bind(&self, subject: &str, id: SessionId, session: &Session) -> Result<Bound, SessionError> {
-        let key = self.key(subject);
+    pub(super) async fn bind(
+        &self,
+        principal: &Principal,
+        id: SessionId,
+        session: &Session,
+    ) -> Result<Bound, SessionError> {
+        let key = self.key(principal);
         let mut attempts = Attempts::default();
         loop {
             let now = now();
@@ -77,7 +83,7 @@ impl<S: Store> Subjects<S> {
                 None => Subject::new(random_epoch()?),
             };
             let member = Member { id, version: session.version(), since: now, until: session.end() };
-            self.make_room(&mut record, subject, id, now).await?;
+            self.make_room(&mut record, principal, id, now).await?;
             let ended = record.bind(member, self.settings.session_limit)?;
             if self.write(&key, entry.map(|entry| entry.cas), &record, now).await? {
                 return Ok(Bound { epoch: record.epoch(), ended });
@@ -89,8 +95,12 @@ impl<S: Store> Subjects<S> {
     }
 
     /// Ends all of the subject's sessions, or all but one; returns those that were listed.
-    pub(super) async fn revoke(&self, subject: &str, except: Option<SessionId>) -> Result<Vec<Member>, SessionError> {
-        let key = self.key(subject);
+    pub(super) async fn revoke(
+        &self,
+        principal: &Principal,
+        except: Option<SessionId>,
+    ) -> Result<Vec<Member>, SessionError> {
+        let key = self.key(principal);
         let mut attempts = Attempts::default();
         loop {
             let now = now();
@@ -102,7 +112,7 @@ impl<S: Store> Subjects<S> {
             let (revoked, listed) = match Subject::decode(&entry.value) {
                 Ok(record) => {
                     let except = match except {
-                        Some(id) => self.good_session(&record, subject, id, now).await?,
+                        Some(id) => self.good_session(&record, principal, id, now).await?,
                         None => None,
                     };
                     (record.revoke(epoch, except), record.members().to_vec())
@@ -119,19 +129,19 @@ impl<S: Store> Subjects<S> {
     }
 
     /// The subject's good sessions, the one bound first in front, and list entries that stand for none.
-    pub(super) async fn list(&self, subject: &str) -> Result<(Vec<Listed>, Vec<Member>), SessionError> {
+    pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<Listed>, Vec<Member>), SessionError> {
         let now = now();
-        let Some(entry) = self.store.get(&self.key(subject)).await? else {
+        let Some(entry) = self.store.get(&self.key(principal)).await? else {
             return Ok((Vec::new(), Vec::new()));
         };
         let record = Subject::decode(&entry.value)?;
         let (mut listed, mut stale) = (Vec::new(), Vec::new());
         for Seen { member, found, remaining } in self.look_at(record.members()).await? {
             match found {
-                Ok(Some(Stored::Session(session))) if record.is_session_of(subject, member.id, &session, now) => {
+                Ok(Some(Stored::Session(session))) if record.is_session_of(principal, member.id, &session, now) => {
                     listed.push(Listed { id: member.id, session, remaining });
                 }
-                Ok(found) if record.is_stale(member, subject, found.as_ref(), now) => stale.push(member),
+                Ok(found) if record.is_stale(member, principal, found.as_ref(), now) => stale.push(member),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -139,20 +149,20 @@ impl<S: Store> Subjects<S> {
     }
 
     /// Takes entries off the subject's list, as well as it can be done.
-    pub(super) async fn forget(&self, subject: &str, gone: &[Member]) {
-        self.tidy(subject, |record| record.forget(gone)).await;
+    pub(super) async fn forget(&self, principal: &Principal, gone: &[Member]) {
+        self.tidy(principal, |record| record.forget(gone)).await;
     }
 
     /// Takes a session off the subject's list that left it at `version`, as well as it can be done.
-    pub(super) async fn forget_before(&self, subject: &str, id: SessionId, version: Version) {
-        self.tidy(subject, |record| record.forget_before(id, version)).await;
+    pub(super) async fn forget_before(&self, principal: &Principal, id: SessionId, version: Version) {
+        self.tidy(principal, |record| record.forget_before(id, version)).await;
     }
 
     /// Puts tombstones where sessions of the subject are that are not good any more, as well as it can be done.
-    pub(super) async fn bury(&self, subject: &str, ended: &[Member]) {
+    pub(super) async fn bury(&self, principal: &Principal, ended: &[Member]) {
         let buried = async {
             for some in ended.chunks(TOGETHER) {
-                for buried in join_all(some.iter().map(|member| self.bury_one(subject, member.id))).await {
+                for buried in join_all(some.iter().map(|member| self.bury_one(principal, member.id))).await {
                     if let Err(error) = buried {
                         tracing::debug!(%error, "an ended session is left where it is");
                     }
@@ -164,13 +174,13 @@ impl<S: Store> Subjects<S> {
         }
     }
 
-    async fn bury_one(&self, subject: &str, id: SessionId) -> Result<(), SessionError> {
+    async fn bury_one(&self, principal: &Principal, id: SessionId) -> Result<(), SessionError> {
         let key = self.settings.keyspace.session(id);
         let Some(entry) = self.store.get(&key).await? else {
             return Ok(());
         };
         if let Stored::Session(session) = Stored::decode(&entry.value)?
-            && session.subject() == Some(subject)
+            && session.principal() == Some(principal)
             && !self.admit(id, &session, Look::Once).await?
         {
             let tombstone = Tombstone { ended: now() }.encode();
@@ -184,7 +194,7 @@ impl<S: Store> Subjects<S> {
     async fn good_session(
         &self,
         record: &Subject,
-        subject: &str,
+        principal: &Principal,
         id: SessionId,
         now: UnixSeconds,
     ) -> Result<Option<(SessionId, Epoch)>, SessionError> {
@@ -195,7 +205,7 @@ impl<S: Store> Subjects<S> {
         let Ok(Stored::Session(session)) = Stored::decode(&entry.value) else {
             return Ok(None);
         };
-        let is_good = record.is_session_of(subject, id, &session, now);
+        let is_good = record.is_session_of(principal, id, &session, now);
         let epoch = session.epoch().filter(|epoch| is_good && record.admits(id, *epoch, self.is_limited()));
         Ok(epoch.map(|epoch| (id, epoch)))
     }
@@ -204,7 +214,7 @@ impl<S: Store> Subjects<S> {
     async fn make_room(
         &self,
         record: &mut Subject,
-        subject: &str,
+        principal: &Principal,
         id: SessionId,
         now: UnixSeconds,
     ) -> Result<(), SessionError> {
@@ -214,7 +224,7 @@ impl<S: Store> Subjects<S> {
         let mut stale = Vec::new();
         for Seen { member, found, .. } in self.look_at(record.members()).await? {
             // What can't be read may be a newer gateway's: it counts.
-            if found.is_ok_and(|found| record.is_stale(member, subject, found.as_ref(), now)) {
+            if found.is_ok_and(|found| record.is_stale(member, principal, found.as_ref(), now)) {
                 stale.push(member);
             }
         }
@@ -238,9 +248,9 @@ impl<S: Store> Subjects<S> {
     }
 
     /// Changes the subject's list, if that makes a difference.
-    async fn tidy(&self, subject: &str, change: impl Fn(&mut Subject)) {
+    async fn tidy(&self, principal: &Principal, change: impl Fn(&mut Subject)) {
         let tidied = timeout(self.settings.store_timeout, async {
-            let key = self.key(subject);
+            let key = self.key(principal);
             let mut attempts = Attempts::default();
             while let Some(entry) = self.store.get(&key).await? {
                 let record = Subject::decode(&entry.value)?;
@@ -285,8 +295,8 @@ impl<S: Store> Subjects<S> {
         self.settings.session_limit.is_some()
     }
 
-    fn key(&self, subject: &str) -> Key {
-        self.settings.keyspace.subject(subject)
+    fn key(&self, principal: &Principal) -> Key {
+        self.settings.keyspace.subject(principal)
     }
 }
 

@@ -18,6 +18,7 @@ mod lost_answers;
 mod outage;
 mod panics;
 mod pressure;
+mod realms;
 mod replicas;
 mod session_limit;
 mod store_contract;

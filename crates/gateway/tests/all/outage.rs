@@ -10,7 +10,7 @@ use session_gateway::store::{Keyspace, Memcached as Client, Store as _};
 
 use super::support::gateway::{Gateway, JSON, PATCH};
 use super::support::memcached::Memcached;
-use super::support::{eventually, fresh_id};
+use super::support::{alice, eventually, fresh_id};
 
 /// For tests in which nothing is meant to be slow, on machines that are.
 const PATIENT: &str = "?exchange_timeout=10s&connect_timeout=10s";
@@ -140,7 +140,7 @@ async fn a_subject_record_that_no_gateway_wrote() {
     let memcached = Memcached::start();
     let gateway = Gateway::start_with(&(memcached.url() + PATIENT), &["--store-timeout", "20s"]);
     let client = patient_client(&memcached);
-    let key = Keyspace::new("sm:").unwrap().subject("alice");
+    let key = Keyspace::new("sm:").unwrap().subject(&alice());
     for nonsense in ["nonsense", "", "U1{}\n", "U9{\"e\":1,\"u\":1}\n", "T1{\"e\":1}"] {
         let id = gateway.logged_in("alice").await;
         client.set(&key, nonsense.as_bytes(), Seconds::new(60)).await.unwrap();

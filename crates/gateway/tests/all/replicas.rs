@@ -10,6 +10,7 @@ use hyper::StatusCode;
 use proptest::prelude::*;
 use serde_json::json;
 use session_core::id::SessionId;
+use session_core::principal::Principal;
 use session_core::record::{Change, NewSession, Rotation, Timeouts};
 use session_core::time::Seconds;
 use session_core::version::Version;
@@ -133,7 +134,7 @@ impl Observer {
 }
 
 fn key(name: u8) -> Key {
-    Keyspace::new("test:").unwrap().subject(&name.to_string())
+    Keyspace::new("test:").unwrap().subject(&Principal { realm: None, subject: name.to_string() })
 }
 
 #[derive(Clone, Debug)]
@@ -399,6 +400,7 @@ fn new_session() -> NewSession {
         data: serde_json::from_str(r#"{"user":"alice"}"#).unwrap(),
         timeouts: Timeouts { idle: MINUTE, absolute: MINUTE },
         subject_key: "user".to_owned(),
+        realm: None,
         upstream_cookie: None,
         rotation: Rotation::None,
     }

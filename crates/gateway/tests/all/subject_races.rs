@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 
 use super::support::gateway::Gateway;
 use super::support::memcached::Memcached;
-use super::support::{PATIENCE, fresh_id};
+use super::support::{PATIENCE, alice, fresh_id};
 
 /// A store that waits before each operation until it is let through, and says what it waits with.
 struct Stepped {
@@ -84,6 +84,7 @@ fn new_session(user: Option<&str>) -> NewSession {
         data: data.into_iter().collect(),
         timeouts: Timeouts { idle: Seconds::new(1800), absolute: Seconds::new(43_200) },
         subject_key: "user".to_owned(),
+        realm: None,
         upstream_cookie: None,
         rotation: Rotation::None,
     }
@@ -144,9 +145,9 @@ async fn is_good_after(call: Call, between: Between, at: usize) -> Option<bool> 
     // Nothing left to come between: the call is over.
     waits.recv().await?;
     match between {
-        Between::Revocation => direct.revoke("alice", None).await.unwrap(),
+        Between::Revocation => direct.revoke(&alice(), None).await.unwrap(),
         Between::Eviction => {
-            let key = Keyspace::new("sm:").unwrap().subject("alice");
+            let key = Keyspace::new("sm:").unwrap().subject(&alice());
             assert_eq!(memcached.command(&format!("md {}", key.as_str())), "HD");
         }
     }

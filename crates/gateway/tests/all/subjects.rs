@@ -11,7 +11,7 @@ use session_gateway::store::{Keyspace, Memcached as Client, Store as _};
 use super::support::gateway::{Gateway, JSON, PATCH, TOKEN, request};
 use super::support::http::{Connection, raw};
 use super::support::memcached::Memcached;
-use super::support::{eventually, fresh_id, over_both_stores};
+use super::support::{alice, eventually, fresh_id, over_both_stores};
 
 over_both_stores!(
     [],
@@ -248,7 +248,7 @@ async fn what_a_lost_record_had_ended_stays_ended() {
     let gateway = Gateway::start_with(&store, &["--store-timeout", "20s"]);
     // The SHA-256 of "alice".
     let key = "sm:u:K9gGyX8OAK8aH8Myj6djqSaXI8jbj6xPk69x2xhtbpA";
-    assert_eq!(Keyspace::new("sm:").unwrap().subject("alice").as_str(), key);
+    assert_eq!(Keyspace::new("sm:").unwrap().subject(&alice()).as_str(), key);
     let (revoked, lost) = (gateway.logged_in("alice").await, fresh_id());
     gateway.revoke("alice", "").await;
     gateway.put(&lost, r#"{"user":"alice"}"#).await.expect(StatusCode::CREATED);
@@ -278,7 +278,7 @@ async fn the_record_lives_as_long_as_its_longest_session() {
     let client = Client::new(&[memcached.node()], transport);
     let store = memcached.url() + "?exchange_timeout=10s&connect_timeout=10s";
     let gateway = Gateway::start_with(&store, &["--store-timeout", "20s"]);
-    let key = Keyspace::new("sm:").unwrap().subject("alice");
+    let key = Keyspace::new("sm:").unwrap().subject(&alice());
     let mut kept = String::new();
     for (days, longest) in [(1, 1), (40, 40), (2, 40), (400, 400)] {
         let absolute = (days * 86_400).to_string();

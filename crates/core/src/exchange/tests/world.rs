@@ -349,6 +349,7 @@ impl World {
         let name = header(api::WRITE_ID).map_or(0, |name| u64::from_str_radix(name, 16).unwrap());
         let write = Write { now, id: WriteId::from_random(name.to_be_bytes()), max_data_bytes: 1000 };
         let subject_key = header(api::SUBJECT_KEY).unwrap_or("user").to_owned();
+        let realm = header(api::REALM).map(|realm| realm.parse().unwrap());
         let upstream_cookie = header(api::UPSTREAM_COOKIE).map(str::to_owned);
         let grace = seconds(api::ROTATION_GRACE).unwrap_or(Seconds::new(10));
         let rotation = match query {
@@ -363,6 +364,7 @@ impl World {
             grace,
             seen: header(api::SEEN_VERSION).map(|seen| seen.parse().unwrap()),
             subject_key: subject_key.clone(),
+            realm: realm.clone(),
             upstream_cookie: upstream_cookie.clone(),
         };
         let existing = self.store.get(&id).map(|(stored, _)| stored.clone());
@@ -373,6 +375,7 @@ impl World {
                     data: parse_object(&callout.body).unwrap(),
                     timeouts: Timeouts { idle: seconds(api::IDLE).unwrap(), absolute: seconds(api::ABSOLUTE).unwrap() },
                     subject_key,
+                    realm,
                     upstream_cookie,
                     rotation,
                 };

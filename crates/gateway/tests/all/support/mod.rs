@@ -25,6 +25,11 @@ pub(crate) fn fresh_id() -> String {
     session_core::id::SessionId::from_bytes(bytes).to_string()
 }
 
+/// Who `alice` is without a realm.
+pub(crate) fn alice() -> session_core::principal::Principal {
+    session_core::principal::Principal { realm: None, subject: "alice".to_owned() }
+}
+
 /// The same tests over each store, with these flags.
 macro_rules! over_both_stores {
     ($flags:tt, $($test:ident),+ $(,)?) => {
