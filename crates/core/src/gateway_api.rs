@@ -56,6 +56,9 @@ pub const AUTH_TIME: &str = "session-auth-time";
 
 /// The `type` of the problem (RFC 9457) that answers a login with `403`: the subject has as many sessions as it may have.
 pub const TOO_MANY_SESSIONS: &str = "too-many-sessions";
+/// The `type` of the problem that answers a call with `503` and `retry-after` because the gateway or its store has more to do
+/// than it can do in time. Nothing has failed, and trying again a little later helps.
+pub const OVERLOADED: &str = "overloaded";
 
 /// Media type of one RFC 7396 merge patch.
 pub const MERGE_PATCH_TYPE: &str = "application/merge-patch+json";

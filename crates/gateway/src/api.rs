@@ -7,38 +7,44 @@ mod answer;
 mod body;
 mod call;
 mod fields;
+mod in_flight;
 mod problem;
 
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body_util::Full;
 use hyper::body::Body;
-use hyper::{Method, Request, Response};
+use hyper::{HeaderMap, Method, Request, Response};
 use session_core::id::SessionId;
+use tokio::time::timeout;
 
 use self::call::{Call, Route, SessionCall};
+use self::in_flight::{InFlight, Place};
 use self::problem::Refusal;
 use crate::config::Tokens;
 use crate::metrics::Metrics;
-use crate::server::Trusted;
+use crate::server::{Refused, Trusted};
 use crate::sessions::{Created, SessionError, Sessions};
 use crate::store::Store;
 
 /// What the API answers with.
 pub type Answer = Response<Full<Bytes>>;
 
-/// The bounds of one request.
+/// The bounds of requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The largest body in bytes.
     pub body_bytes: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
+    /// How many calls may be in flight.
+    pub calls: usize,
 }
 
 /// The API over the sessions of one store.
@@ -47,20 +53,46 @@ pub struct Api<S> {
     tokens: Tokens,
     limits: Limits,
     metrics: Metrics,
+    in_flight: InFlight,
     store_fails: AtomicBool,
-    /// When a caller without a good token was last warned of.
-    stranger_seen: Mutex<Option<Instant>>,
+    warned_of_strangers: Seldom,
+    warned_of_overload: Seldom,
 }
 
-/// A caller with a wrong token comes again with each request of a visitor: one line in this time is enough.
-const STRANGERS_EVERY: Duration = Duration::from_mins(1);
+/// A body that is not there after this time is one that its call's place is not kept for.
+const BODY_PATIENCE: Duration = Duration::from_millis(10);
+/// What happens to one call happens to many: one line in this time is enough.
+const WARN_EVERY: Duration = Duration::from_mins(1);
+
+/// When something was last warned of.
+#[derive(Default)]
+struct Seldom(Mutex<Option<Instant>>);
+
+impl Seldom {
+    fn is_time(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = last.is_none_or(|last| last.elapsed() >= WARN_EVERY);
+        if is_time {
+            *last = Some(Instant::now());
+        }
+        is_time
+    }
+}
 
 impl<S: Store> Api<S> {
     /// The API for whoever knows one of `tokens`.
     #[must_use]
     pub fn new(sessions: Sessions<S>, tokens: Tokens, limits: Limits, metrics: Metrics) -> Self {
-        let (store_fails, stranger_seen) = (AtomicBool::new(false), Mutex::new(None));
-        Self { sessions, tokens, limits, metrics, store_fails, stranger_seen }
+        Self {
+            sessions,
+            tokens,
+            limits,
+            in_flight: InFlight::new(limits.calls, metrics.clone()),
+            metrics,
+            store_fails: AtomicBool::new(false),
+            warned_of_strangers: Seldom::default(),
+            warned_of_overload: Seldom::default(),
+        }
     }
 
     /// Succeeds while the store answers.
@@ -73,26 +105,50 @@ impl<S: Store> Api<S> {
         self.sessions.finish().await;
     }
 
-    /// Answers a request, whatever it is.
-    pub async fn answer<B>(&self, request: Request<B>) -> Answer
+    /// Answers a request, whatever it is. It is in flight from this call on, and not only once the future is polled:
+    /// otherwise requests would pile up in the runtime that nobody counts.
+    pub fn answer<B>(self: Arc<Self>, request: Request<B>) -> impl Future<Output = Answer> + Send
     where
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
         let started = Instant::now();
-        let method = known(request.method());
         let route = Route::of(request.uri().path());
+        let place = self.admit(&route, request.headers());
+        async move { self.conclude(started, route, place, request).await }
+    }
+
+    async fn conclude<B>(
+        &self,
+        started: Instant,
+        route: Route,
+        place: Result<Option<Place>, Refusal>,
+        request: Request<B>,
+    ) -> Answer
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let method = known(request.method());
         let (route_name, session, is_guarded) = (route.name(), route.session(), route.is_guarded());
-        let named = |name| request.headers().get(name).cloned();
-        let (request_id, traceparent) = (named("x-request-id"), named("traceparent"));
+        let request_id = request.headers().get("x-request-id").cloned();
+        let traceparent = request.headers().get("traceparent").cloned();
         let path = tracing::enabled!(tracing::Level::DEBUG).then(|| route.loggable(request.uri().path()).to_owned());
 
-        let outcome = AssertUnwindSafe(self.handle(route, request)).catch_unwind().await;
-        let outcome = outcome.unwrap_or_else(|_| {
-            self.metrics.panic();
-            Err(Refusal::Panicked)
-        });
-        self.watch_store(outcome.as_ref().err());
+        let outcome = match place {
+            Ok(place) => {
+                // In a box: what a refusal needs is moved about with each request, and this is a hundred times that.
+                let handled = Box::pin(self.handle(route, place, request));
+                let outcome = AssertUnwindSafe(handled).catch_unwind().await;
+                outcome.unwrap_or_else(|_| {
+                    self.metrics.panic();
+                    Err(Refusal::Panicked)
+                })
+            }
+            Err(refusal) => Err(refusal),
+        };
+        self.watch(outcome.as_ref().err());
+        let is_too_much = outcome.as_ref().is_err_and(|refusal| refusal.too_much().is_some());
         let is_stranger = matches!(outcome, Err(Refusal::Unauthorized));
         let mut answer = outcome.unwrap_or_else(Refusal::answer);
         if let Some(id) = session.filter(|_| !is_stranger) {
@@ -101,6 +157,9 @@ impl<S: Store> Api<S> {
         if is_guarded && !is_stranger {
             answer.extensions_mut().insert(Trusted);
         }
+        if is_too_much {
+            answer.extensions_mut().insert(Refused);
+        }
 
         let status = answer.status().as_u16();
         self.metrics.request(method, route_name, status, started.elapsed());
@@ -108,18 +167,26 @@ impl<S: Store> Api<S> {
         if method == "HEAD" { answer::without_body(answer) } else { answer }
     }
 
-    async fn handle<B>(&self, route: Route, request: Request<B>) -> Result<Answer, Refusal>
+    /// The call's place among those in flight. Who shows no token needs none, and can't take one from those who do.
+    fn admit(&self, route: &Route, headers: &HeaderMap) -> Result<Option<Place>, Refusal> {
+        if !route.is_guarded() {
+            return Ok(None);
+        }
+        if !self.tokens.admit(headers) {
+            return Err(Refusal::Unauthorized);
+        }
+        self.in_flight.enter().map(Some)
+    }
+
+    async fn handle<B>(&self, route: Route, place: Option<Place>, request: Request<B>) -> Result<Answer, Refusal>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
     {
-        if route.is_guarded() && !self.tokens.admit(request.headers()) {
-            self.warn_of_stranger();
-            return Err(Refusal::Unauthorized);
-        }
         let (head, body) = request.into_parts();
         let call = Call::read(route, &head)?;
-        let text = if call.has_body() { body::read(body, &head.headers, self.limits).await? } else { Bytes::new() };
+        let (text, _place) =
+            if call.has_body() { self.body(body, &head.headers, place).await? } else { (Bytes::new(), place) };
         match call {
             Call::Session(id, call) => self.on_session(id, call, &text).await,
             Call::List(principal) => Ok(answer::list(&self.sessions.of_subject(&principal).await?)),
@@ -128,6 +195,26 @@ impl<S: Store> Api<S> {
                 Ok(answer::no_content())
             }
         }
+    }
+
+    /// The body. While a slow one is on its way the call has no place, so that slow callers don't keep out others.
+    async fn body<B>(
+        &self,
+        body: B,
+        headers: &HeaderMap,
+        place: Option<Place>,
+    ) -> Result<(Bytes, Option<Place>), Refusal>
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        let mut body = pin!(body::read(body, headers, self.limits));
+        if let Ok(text) = timeout(BODY_PATIENCE, body.as_mut()).await {
+            return Ok((text?, place));
+        }
+        drop(place);
+        let text = body.await?;
+        Ok((text, Some(self.in_flight.enter()?)))
     }
 
     async fn on_session(&self, id: SessionId, call: SessionCall, body: &[u8]) -> Result<Answer, Refusal> {
@@ -152,17 +239,18 @@ impl<S: Store> Api<S> {
         }
     }
 
-    fn warn_of_stranger(&self) {
-        let mut seen = self.stranger_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_none_or(|seen| seen.elapsed() >= STRANGERS_EVERY) {
-            *seen = Some(Instant::now());
+    /// Says what an operator has to know. When the store stops answering it does so once, and once when it answers
+    /// again: a line per failed request would fill a disk in an outage.
+    fn watch(&self, refusal: Option<&Refusal>) {
+        if matches!(refusal, Some(Refusal::Unauthorized)) && self.warned_of_strangers.is_time() {
             tracing::warn!("a call came without a bearer token of this gateway's, and there may be more");
         }
-    }
-
-    /// Says once when the store stops answering and once when it does again: a line per
-    /// failed request would fill a disk in an outage.
-    fn watch_store(&self, refusal: Option<&Refusal>) {
+        if let Some(too_much) = refusal.and_then(Refusal::too_much) {
+            self.metrics.call_refused(too_much);
+            if self.warned_of_overload.is_time() {
+                tracing::warn!(?too_much, "there is more to do than can be done in time: calls are refused");
+            }
+        }
         let failure = refusal.and_then(Refusal::store_failure);
         if let Some(error) = failure {
             if !self.store_fails.swap(true, Ordering::Relaxed) {

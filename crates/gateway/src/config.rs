@@ -122,6 +122,11 @@ pub struct Flags {
     #[arg(long, env = "SESSION_GATEWAY_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "4096")]
     pub max_connections: NonZeroUsize,
 
+    /// The most API calls in flight at a time; more are refused with 503 at once
+    #[arg(long, env = "SESSION_GATEWAY_MAX_CALLS", value_name = "NUMBER", default_value = "512",
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_calls: u32,
+
     /// How long requests under way may take to finish after SIGTERM
     #[arg(long, env = "SESSION_GATEWAY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s",
           value_parser = duration)]

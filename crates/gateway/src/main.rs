@@ -106,6 +106,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
     let limits = Limits {
         body_bytes: usize::try_from(flags.max_body_bytes).unwrap_or(usize::MAX),
         body_timeout: flags.body_timeout,
+        calls: usize::try_from(flags.max_calls).unwrap_or(usize::MAX),
     };
     let sessions = Sessions::new(store, settings, metrics.clone());
     let api = Arc::new(Api::new(sessions, tokens, limits, metrics.clone()));
@@ -126,10 +127,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
     for listener in listeners {
         tracing::info!(address = %listener.address()?, "serving the API");
         let api = Arc::clone(&api);
-        let answer = move |request| {
-            let api = Arc::clone(&api);
-            async move { api.answer(request).await }
-        };
+        let answer = move |request| Arc::clone(&api).answer(request);
         tokio::spawn(serve(listener, connections.clone(), drain.watch(), answer));
     }
     let (begun, admin_connections) =

@@ -34,6 +34,8 @@ struct Inner {
     repairs: Counter,
     panics: Counter,
     connections: Gauge,
+    calls: Gauge,
+    calls_refused: Family<RefusalLabels, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -53,6 +55,29 @@ struct RouteLabels {
 struct StoreLabels {
     operation: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    reason: &'static str,
+}
+
+/// What there is too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooMuch {
+    /// Calls in flight in this gateway.
+    Calls,
+    /// Operations that wait for the store.
+    Store,
+}
+
+impl TooMuch {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Calls => "max_calls",
+            Self::Store => "store",
+        }
+    }
 }
 
 /// What a store operation came to, in one word.
@@ -102,6 +127,14 @@ impl Metrics {
         registry.register("panics", "Requests that ended in a panic: report these", panics.clone());
         let connections = Gauge::default();
         registry.register("connections", "Open API connections", connections.clone());
+        let calls = Gauge::default();
+        registry.register("calls_in_flight", "API calls with a good token that are being answered", calls.clone());
+        let calls_refused = Family::default();
+        registry.register("calls_refused", "API calls refused because there was too much to do", calls_refused.clone());
+        for reason in [TooMuch::Calls, TooMuch::Store] {
+            // So that an alert on its rate sees the first one.
+            drop(calls_refused.get_or_create(&RefusalLabels { reason: reason.word() }));
+        }
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The running build", build);
         Self(Arc::new(Inner {
@@ -115,6 +148,8 @@ impl Metrics {
             repairs,
             panics,
             connections,
+            calls,
+            calls_refused,
         }))
     }
 
@@ -135,6 +170,7 @@ impl Metrics {
             Ok(outcome) => outcome.word(),
             Err(StoreError::Unavailable(_)) => "unavailable",
             Err(StoreError::Unknown(_)) => "unknown",
+            Err(StoreError::Overloaded) => "overloaded",
             Err(StoreError::Refused(_)) => "refused",
             Err(StoreError::TooLarge { .. }) => "too_large",
         };
@@ -179,6 +215,18 @@ impl Metrics {
         ConnectionGuard(self.clone())
     }
 
+    /// Counts a call in flight for as long as the guard lives.
+    #[must_use]
+    pub fn call(&self) -> CallGuard {
+        self.0.calls.inc();
+        CallGuard(self.clone())
+    }
+
+    /// Counts a call that was refused because there is too much to do.
+    pub fn call_refused(&self, of: TooMuch) {
+        self.0.calls_refused.get_or_create(&RefusalLabels { reason: of.word() }).inc();
+    }
+
     /// All of it, as a scrape expects it.
     pub fn render(&self) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(4096);
@@ -193,6 +241,15 @@ pub struct ConnectionGuard(Metrics);
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.0.connections.dec();
+    }
+}
+
+/// A call in flight, in the gauge.
+pub struct CallGuard(Metrics);
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        self.0.0.calls.dec();
     }
 }
 

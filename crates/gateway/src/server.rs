@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use self::activity::{Activity, Watch, Watched};
 use self::places::Places;
 
-pub use activity::Trusted;
+pub use activity::{Refused, Trusted};
 pub use listener::{BindError, Listener};
 
 /// After an `accept` failed, most likely for want of file descriptors.
@@ -133,10 +133,10 @@ where
         tokio::spawn(async move {
             match stream {
                 listener::Stream::Tcp(stream) => {
-                    converse(&http, Watched { stream, activity }, watch, drain, answer).await;
+                    converse(&http, Watched::new(stream, activity), watch, drain, answer).await;
                 }
                 listener::Stream::Unix(stream) => {
-                    converse(&http, Watched { stream, activity }, watch, drain, answer).await;
+                    converse(&http, Watched::new(stream, activity), watch, drain, answer).await;
                 }
             }
             drop((place, counted));
@@ -164,7 +164,7 @@ async fn converse<I, H, F>(
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let activity = Arc::clone(&stream.activity);
+    let activity = Arc::clone(stream.activity());
     let seen = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
         let open = Activity::request(&seen, request.version());
@@ -173,6 +173,9 @@ async fn converse<I, H, F>(
             let answer = answered.await;
             if answer.extensions().get::<Trusted>().is_some() {
                 open.activity().trust();
+            }
+            if answer.extensions().get::<Refused>().is_some() {
+                open.activity().refused();
             }
             drop(open);
             Ok::<_, Infallible>(answer)

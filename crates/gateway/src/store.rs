@@ -32,7 +32,7 @@ pub use replicated::{OneCopy, Replicated};
 ///   one succeeds. [`touch`](Self::touch) may or may not count as such a write.
 /// * *Expiry.* A value is gone once its time to live is over, give or take a second. It may be gone earlier;
 ///   it is never replaced by an older one.
-/// * *Honest errors.* [`StoreError::Unavailable`], [`StoreError::TooLarge`] and [`StoreError::Refused`] mean that the write has not happened and
+/// * *Honest errors.* [`StoreError::Unavailable`], [`StoreError::Overloaded`], [`StoreError::TooLarge`] and [`StoreError::Refused`] mean that the write has not happened and
 ///   never will; everything else is [`StoreError::Unknown`].
 /// * *Bounded time.* No call waits for ever.
 ///
@@ -108,6 +108,9 @@ pub enum StoreError {
     /// It can't be reached or did not take the request. Nothing was written.
     #[error("the store can't be reached: {0}")]
     Unavailable(String),
+    /// More is asked of it than it can do in time. Nothing was written; it has not failed.
+    #[error("the store has more to do than it can do in time")]
+    Overloaded,
     /// The request was sent and no answer came. A write may have taken effect, or may still do so.
     #[error("the store did not answer: {0}")]
     Unknown(String),

@@ -9,6 +9,7 @@ use session_core::gateway_api as names;
 use session_core::record::ChangeError;
 
 use super::{Answer, answer};
+use crate::metrics::TooMuch;
 use crate::sessions::SessionError;
 use crate::store::StoreError;
 
@@ -17,12 +18,23 @@ use crate::store::StoreError;
 pub(super) enum Refusal {
     Unauthorized,
     NoSuchPath,
-    MethodNotAllowed { allow: &'static str },
-    UnsupportedMediaType { supported: &'static str },
-    Header { name: &'static str, reason: &'static str },
+    MethodNotAllowed {
+        allow: &'static str,
+    },
+    UnsupportedMediaType {
+        supported: &'static str,
+    },
+    Header {
+        name: &'static str,
+        reason: &'static str,
+    },
     Malformed(&'static str),
-    BodyTooLarge { limit: usize },
+    BodyTooLarge {
+        limit: usize,
+    },
     BodyTooSlow,
+    /// There are as many calls in flight as there may be.
+    Overloaded,
     Session(SessionError),
     Panicked,
 }
@@ -45,10 +57,19 @@ impl Refusal {
     /// The error, if it is the store that failed.
     pub(super) fn store_failure(&self) -> Option<&SessionError> {
         match self {
-            Self::Session(SessionError::Store(StoreError::TooLarge { .. })) => None,
+            Self::Session(SessionError::Store(StoreError::TooLarge { .. } | StoreError::Overloaded)) => None,
             Self::Session(error @ (SessionError::Store(_) | SessionError::TimedOut | SessionError::Stored(_))) => {
                 Some(error)
             }
+            _ => None,
+        }
+    }
+
+    /// What there is too much of, if that is why.
+    pub(super) const fn too_much(&self) -> Option<TooMuch> {
+        match self {
+            Self::Overloaded => Some(TooMuch::Calls),
+            Self::Session(SessionError::Store(StoreError::Overloaded)) => Some(TooMuch::Store),
             _ => None,
         }
     }
@@ -58,6 +79,7 @@ impl Refusal {
         let detail = self.detail();
         let (r#type, title) = match &self {
             Self::Session(SessionError::TooManySessions(_)) => (names::TOO_MANY_SESSIONS, "Too many sessions"),
+            _ if self.too_much().is_some() => (names::OVERLOADED, "Overloaded"),
             // No type beyond the status: RFC 9457 section 4.2.1.
             _ => ("about:blank", status.canonical_reason().unwrap_or_default()),
         };
@@ -91,6 +113,7 @@ impl Refusal {
             Self::Header { .. } | Self::Malformed(_) => (StatusCode::BAD_REQUEST, None),
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, None),
             Self::BodyTooSlow => (StatusCode::REQUEST_TIMEOUT, None),
+            Self::Overloaded => unavailable(),
             Self::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, None),
             Self::Session(error) => match error {
                 SessionError::NotFound => (StatusCode::NOT_FOUND, None),
@@ -124,8 +147,11 @@ impl Refusal {
             Self::Malformed(reason) => (*reason).to_owned(),
             Self::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
             Self::BodyTooSlow => "the body took too long to arrive".to_owned(),
+            Self::Overloaded => "the gateway has as many calls in flight as it may have".to_owned(),
             // The store's addresses are nobody's business outside; the log has them.
-            Self::Session(SessionError::Store(error @ StoreError::TooLarge { .. })) => error.to_string(),
+            Self::Session(SessionError::Store(error @ (StoreError::TooLarge { .. } | StoreError::Overloaded))) => {
+                error.to_string()
+            }
             Self::Session(SessionError::Store(_)) => "the store failed".to_owned(),
             Self::Session(error) => error.to_string(),
             Self::Panicked => "an error in the gateway".to_owned(),

@@ -81,6 +81,9 @@ impl FromStr for StoreUrl {
             if let Some(timeout) = options.duration("exchange_timeout")? {
                 transport.exchange_timeout = timeout;
             }
+            if let Some(timeout) = options.duration("queue_timeout")? {
+                transport.queue_timeout = timeout;
+            }
             if let Some(most) = options.number("max_connections", 1..=65_535)? {
                 transport.max_connections = usize::try_from(most).unwrap_or(usize::MAX);
             }
@@ -172,13 +175,16 @@ mod tests {
         assert_eq!(parse("memory:"), StoreUrl::Memory { max_bytes: DEFAULT_MEMORY_BYTES });
         assert_eq!(parse("memory:?max_bytes=1000"), StoreUrl::Memory { max_bytes: 1000 });
         assert_eq!(
-            parse("memcached://h1:11211,[::1]:2?replicas=2&connect_timeout=50ms&exchange_timeout=1s&max_connections=3"),
+            parse(
+                "memcached://h1:11211,[::1]:2?replicas=2&connect_timeout=50ms&exchange_timeout=1s&queue_timeout=20ms&max_connections=3"
+            ),
             StoreUrl::Memcached {
                 nodes: vec!["h1:11211".to_owned(), "[::1]:2".to_owned()],
                 replicas: 2,
                 transport: Transport {
                     connect_timeout: Duration::from_millis(50),
                     exchange_timeout: Duration::from_secs(1),
+                    queue_timeout: Duration::from_millis(20),
                     max_connections: 3,
                 },
             }

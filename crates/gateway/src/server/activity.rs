@@ -4,17 +4,26 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
+use tokio::time::{Sleep, sleep};
 
 /// The mark of an answer to a caller with a good token, in the answer's extensions. Connections without one have to make
 /// room for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusted;
+
+/// The mark of an answer to a caller for whom there is too much to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Refused;
+
+/// How long a connection is not read on which a call was refused. What comes meanwhile is read in one go: of many callers on
+/// many connections, each of whom is refused, most of the work is reading and writing for each of them alone.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The requests of one connection, and what is read in between.
 #[derive(Default)]
@@ -25,6 +34,8 @@ pub(super) struct Activity {
     /// Whether bytes came with which a request's head may have begun, and its end did not yet.
     has_begun: AtomicBool,
     is_trusted: AtomicBool,
+    /// Whether a call was refused since the last read, because there is too much to do.
+    is_refused: AtomicBool,
     /// Of HTTP/2 there are bytes that begin no request.
     is_http2: AtomicBool,
     pub(super) is_unwanted: Notify,
@@ -45,6 +56,11 @@ impl Activity {
     /// The caller has shown a good token.
     pub(super) fn trust(&self) {
         self.is_trusted.store(true, Ordering::Relaxed);
+    }
+
+    /// There was too much to do for one of its calls.
+    pub(super) fn refused(&self) {
+        self.is_refused.store(true, Ordering::Relaxed);
     }
 
     /// Whether it may be closed to make room: nobody waits for an answer, nobody has shown a token.
@@ -112,14 +128,38 @@ impl Watch {
     }
 }
 
-/// A stream whose reads are noticed.
+/// A stream whose reads are noticed, and put off where they bring more than can be done.
 pub(super) struct Watched<I> {
-    pub(super) stream: I,
-    pub(super) activity: Arc<Activity>,
+    stream: I,
+    activity: Arc<Activity>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl<I> Watched<I> {
+    pub(super) const fn new(stream: I, activity: Arc<Activity>) -> Self {
+        Self { stream, activity, pause: None }
+    }
+
+    pub(super) const fn activity(&self) -> &Arc<Activity> {
+        &self.activity
+    }
+
+    /// Waits while the connection pauses.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.activity.is_refused.swap(false, Ordering::Relaxed) && self.pause.is_none() {
+            self.pause = Some(Box::pin(sleep(PAUSE)));
+        }
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_pause(cx));
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {

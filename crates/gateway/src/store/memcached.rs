@@ -4,6 +4,7 @@
 //! remaining time in one round trip.
 
 mod node;
+mod queue;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +20,13 @@ use super::{Cas, Entry, Key, Replaced, Store, StoreError};
 /// How the nodes are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// Bounds resolving a name, connecting, and the wait for a free connection.
+    /// Bounds resolving a name and connecting.
     pub connect_timeout: Duration,
     /// Bounds one request and its answer.
     pub exchange_timeout: Duration,
-    /// The most connections to one node.
+    /// Bounds the wait for a free connection. Together with what comes after it, it has to be shorter than callers wait.
+    pub queue_timeout: Duration,
+    /// The most connections to one node, besides those of pings.
     pub max_connections: usize,
 }
 
@@ -32,6 +35,7 @@ impl Default for Transport {
         Self {
             connect_timeout: Duration::from_millis(200),
             exchange_timeout: Duration::from_millis(200),
+            queue_timeout: Duration::from_millis(100),
             max_connections: 64,
         }
     }

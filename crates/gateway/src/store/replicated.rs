@@ -38,6 +38,7 @@ pub const PING_EVERY: Duration = Duration::from_millis(250);
 /// Rounds that a write may lose against others before it is given up.
 const ROUNDS: usize = 16;
 const LOST_RACES: &str = "a write kept losing races";
+const NOT_CARRIED: &str = "a write could not be brought to a node that is up";
 
 /// A store of several nodes, each value on some of them.
 pub struct Replicated<S> {
@@ -93,7 +94,8 @@ impl<S: Store> Replicated<S> {
         for (rank, (node, look)) in nodes.into_iter().zip(looks).enumerate() {
             let seen = match look {
                 Ok(seen) => seen,
-                Err(error @ StoreError::Refused(_)) => return Err(error),
+                // A node that is up has not been asked: what it has may be what counts.
+                Err(error @ (StoreError::Refused(_) | StoreError::Overloaded)) => return Err(error),
                 Err(error) => {
                     failure = error;
                     Seen::Down
@@ -216,7 +218,12 @@ async fn settle<S: Store>(
     new: &New,
 ) -> Result<Settled, StoreError> {
     for _ in 0..ROUNDS {
-        let Ok(there) = follower.node.look(key).await else { return Ok(Settled::Untold) };
+        let there = match follower.node.look(key).await {
+            Ok(there) => there,
+            // It is up, so it has to be told.
+            Err(StoreError::Overloaded) => continue,
+            Err(_) => return Ok(Settled::Untold),
+        };
         let foreign = match &there {
             Seen::Copy(copy) if copy.lineage == new.lineage => return Ok(Settled::Told),
             // A later write was decided by the leader, on top of ours.
@@ -226,7 +233,7 @@ async fn settle<S: Store>(
             // What it had when it went away, what a reader repaired, nothing.
             seen => match follower.node.write(key, seen, &new.bytes, new.ttl).await {
                 Ok(Written::Done) => return Ok(Settled::Told),
-                Ok(Written::Conflict) => continue,
+                Ok(Written::Conflict) | Err(StoreError::Overloaded) => continue,
                 Err(_) => return Ok(Settled::Untold),
             },
         };
@@ -247,7 +254,7 @@ async fn settle<S: Store>(
             return Ok(Settled::GivenUp);
         }
     }
-    Err(StoreError::Unknown(LOST_RACES.to_owned()))
+    Err(StoreError::Unknown(NOT_CARRIED.to_owned()))
 }
 
 /// Whether the write was made beside this copy, and not on top of it.

@@ -13,7 +13,7 @@ use super::support::memcached::Memcached;
 const WRITERS: u32 = 200;
 /// Long enough for a debug build on a busy machine: what is counted here is losses, not time.
 const PATIENT: [&str; 2] = ["--store-timeout", "60s"];
-const PATIENT_STORE: &str = "?exchange_timeout=30s&connect_timeout=30s";
+const PATIENT_STORE: &str = "?exchange_timeout=30s&connect_timeout=30s&queue_timeout=30s";
 
 /// Every writer sets its own key; the gateways take turns.
 async fn all_patches_arrive(gateways: Vec<Gateway>) {

@@ -89,7 +89,7 @@ async fn setup() -> Setup {
     let memcached = Memcached::start();
     let proxy = Proxy::start(memcached.node()).await;
     let start = |node: &str| {
-        let store = format!("memcached://{node}?exchange_timeout=20s&connect_timeout=20s");
+        let store = format!("memcached://{node}?exchange_timeout=20s&connect_timeout=20s&queue_timeout=20s");
         Gateway::start_with(&store, &["--store-timeout", "40s"])
     };
     let (gateway, direct) = (start(&proxy.address), start(&memcached.node()));

@@ -13,7 +13,7 @@ use super::support::memcached::Memcached;
 use super::support::{alice, eventually, fresh_id};
 
 /// For tests in which nothing is meant to be slow, on machines that are.
-const PATIENT: &str = "?exchange_timeout=10s&connect_timeout=10s";
+const PATIENT: &str = "?exchange_timeout=10s&connect_timeout=10s&queue_timeout=10s";
 
 fn patient_client(memcached: &Memcached) -> Client {
     let patient = Duration::from_secs(10);

@@ -1,5 +1,7 @@
 //! A bug in the gateway: the one thing that the real program can't be made to have.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use session_core::time::Seconds;
@@ -46,13 +48,13 @@ async fn a_panic_is_an_answer_with_the_marker() {
         tombstone_ttl: Seconds::new(60),
         session_limit: None,
     };
-    let limits = Limits { body_bytes: 1000, body_timeout: settings.store_timeout };
+    let limits = Limits { body_bytes: 1000, body_timeout: settings.store_timeout, calls: 10 };
     let sessions = Sessions::new(Buggy, settings, metrics.clone());
-    let api = Api::new(sessions, Tokens::parse(TOKEN).unwrap(), limits, metrics.clone());
+    let api = Arc::new(Api::new(sessions, Tokens::parse(TOKEN).unwrap(), limits, metrics.clone()));
     let answer = async |method: &str, headers: &[(&str, &str)]| {
         let target = format!("/v1/sessions/{}", fresh_id());
         let request: hyper::Request<Full<Bytes>> = request(method, &target, headers, "{}");
-        let (head, body) = api.answer(request).await.into_parts();
+        let (head, body) = Arc::clone(&api).answer(request).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Reply { status: head.status.as_u16(), headers: head.headers, body }
     };

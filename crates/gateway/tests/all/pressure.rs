@@ -1,17 +1,20 @@
 //! Callers that take what they can: connections, time, calls.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hyper::StatusCode;
+use futures_util::future::join_all;
+use http_body_util::Full;
+use hyper::{Request, StatusCode};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use super::support::PATIENCE;
-use super::support::fresh_id;
-use super::support::gateway::{Gateway, TOKEN, request};
+use super::support::gateway::{Gateway, JSON, TOKEN, request};
 use super::support::http::Connection;
 use super::support::memcached::Memcached;
+use super::support::{PATIENCE, eventually, fresh_id};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -106,6 +109,123 @@ async fn the_admin_port_answers_beside_strangers() {
         assert_eq!(gateway.admin(path).await.status, 200, "{path}");
     }
     drop(strangers);
+}
+
+/// Beyond the bound a call is refused at once; whoever shows no token has no place to take.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_beyond_the_bound_are_refused_at_once() {
+    let memcached = Memcached::start();
+    let store = memcached.url() + "?exchange_timeout=1h&connect_timeout=1h&queue_timeout=1h";
+    let gateway = Arc::new(Gateway::start_with(&store, &["--max-calls", "2", "--store-timeout", "1h"]));
+    let id = fresh_id();
+    gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+    memcached.freeze();
+    let waiting: Vec<_> = [(); 2]
+        .map(|()| {
+            let (gateway, id) = (Arc::clone(&gateway), id.clone());
+            tokio::spawn(async move { gateway.get(&id).await })
+        })
+        .into();
+    eventually("both are in flight", async || gateway.metric("session_gateway_calls_in_flight").await == 2).await;
+    for call in [("GET", ""), ("PUT", "{}"), ("PATCH", "{}"), ("DELETE", "")] {
+        let refused = gateway.session(call.0, &id, &[JSON], call.1).await;
+        assert_eq!((refused.status, &refused.json()["type"]), (503, &json!("overloaded")), "{refused:?}");
+        assert_eq!((refused.header("retry-after"), refused.header("session-gateway")), (Some("1"), Some("1")));
+    }
+    let mut stranger = Connection::open(&gateway.address).await.unwrap();
+    let asked = Request::get(format!("/v1/sessions/{id}")).header("host", "g").body(Full::default()).unwrap();
+    stranger.send(asked).await.unwrap().expect(StatusCode::UNAUTHORIZED);
+    for path in ["/healthz", "/metrics"] {
+        assert_eq!(gateway.admin(path).await.status, 200, "{path}");
+    }
+    assert_eq!(gateway.metric(r#"session_gateway_calls_refused_total{reason="max_calls"}"#).await, 4);
+    assert!(gateway.log().contains("calls are refused") && !gateway.log().contains("the store fails"));
+    memcached.thaw();
+    for call in waiting {
+        call.await.unwrap().expect(StatusCode::OK);
+    }
+    eventually("no call is in flight", async || gateway.metric("session_gateway_calls_in_flight").await == 0).await;
+    gateway.get(&id).await.expect(StatusCode::OK);
+}
+
+/// A caller that sends its body slowly keeps nobody out.
+#[tokio::test]
+async fn a_slow_body_takes_no_place() {
+    let gateway = Gateway::start_with("memory:", &["--max-calls", "1"]);
+    let id = fresh_id();
+    let head = format!(
+        "PUT /v1/sessions/{id} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {TOKEN}\r\n\
+         content-type: application/json\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n"
+    );
+    let mut slow = opened(&gateway.address, head.as_bytes()).await;
+    let mut go_on = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+    slow.read_exact(&mut go_on).await.unwrap();
+    assert!(go_on.starts_with(b"HTTP/1.1 100"), "it was let in, and its body is waited for");
+    eventually("its place is free", async || gateway.put(&fresh_id(), "{}").await.status == 201).await;
+    slow.write_all(b"{}").await.unwrap();
+    let mut answer = vec![0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 201");
+}
+
+/// Passes on to a node what it is asked, one answer after the other with a pause, as a node does that has much to do.
+async fn slow_node(node: String, pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(&node).await.unwrap();
+            tokio::spawn(async move {
+                let (mut request, mut reply) = (vec![0; 65_536], vec![0; 65_536]);
+                while let Ok(length @ 1..) = client.read(&mut request).await {
+                    server.write_all(&request[..length]).await.unwrap();
+                    let length = server.read(&mut reply).await.unwrap();
+                    tokio::time::sleep(pause).await;
+                    if client.write_all(&reply[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// With one connection, and more calls than it can take: some are refused, and no node is taken for down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_with_too_much_to_do_has_not_failed() {
+    const CALLS: usize = 40;
+    let nodes = [Memcached::start(), Memcached::start()];
+    let slow = |at: usize| slow_node(nodes[at].node(), Duration::from_millis(20));
+    let (one, other) = (slow(0).await, slow(1).await);
+    for (nodes, replicas) in [(one.clone(), 1), (format!("{one},{other}"), 2)] {
+        let store = format!(
+            "memcached://{nodes}?replicas={replicas}&max_connections=1&queue_timeout=100ms&exchange_timeout=30s&connect_timeout=30s"
+        );
+        let gateway = Arc::new(Gateway::start_with(&store, &["--store-timeout", "30s"]));
+        let id = fresh_id();
+        gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
+        let calls = (0..CALLS).map(|_| {
+            let (gateway, id) = (Arc::clone(&gateway), id.clone());
+            tokio::spawn(async move { gateway.get(&id).await })
+        });
+        let (mut served, mut refused) = (0, 0);
+        for answer in join_all(calls).await {
+            let answer = answer.unwrap();
+            match answer.status {
+                200 => served += 1,
+                503 => {
+                    assert_eq!(answer.json()["type"], "overloaded", "{answer:?}");
+                    refused += 1;
+                }
+                _ => panic!("{answer:?}"),
+            }
+        }
+        assert!(served > 0 && refused > 0, "{served} served, {refused} refused");
+        assert_eq!(gateway.metric(r#"session_gateway_calls_refused_total{reason="store"}"#).await, refused);
+        assert!(!gateway.log().contains("the store fails") && !gateway.log().contains("down"), "{}", gateway.log());
+        gateway.get(&id).await.expect(StatusCode::OK);
+    }
 }
 
 /// memcached drops what it has under a key when a larger value than it keeps is set.

@@ -97,7 +97,7 @@ async fn refuses(gateway: &Gateway) {
 /// Logins that race through two gateways: never more sessions than allowed, and all who were let in are listed.
 async fn race(policy: &str) -> (u32, Vec<String>, [Arc<Gateway>; 2], Memcached) {
     let memcached = Memcached::start();
-    let store = memcached.url() + "?exchange_timeout=30s&connect_timeout=30s";
+    let store = memcached.url() + "?exchange_timeout=30s&connect_timeout=30s&queue_timeout=30s";
     let flags = ["--store-timeout", "60s", "--max-sessions-per-subject", "3", "--on-max-sessions", policy];
     let gateways = [(); 2].map(|()| Arc::new(Gateway::start_with(&store, &flags)));
     let mut logins = JoinSet::new();

@@ -216,7 +216,7 @@ async fn an_extension_is_nobodys_wait() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_and_revocations_at_once() {
     let memcached = Memcached::start();
-    let store = memcached.url() + "?exchange_timeout=30s&connect_timeout=30s";
+    let store = memcached.url() + "?exchange_timeout=30s&connect_timeout=30s&queue_timeout=30s";
     let gateways = [(); 2].map(|()| Arc::new(Gateway::start_with(&store, &["--store-timeout", "60s"])));
     let revoked = Arc::new(AtomicUsize::new(0));
     let mut logins = JoinSet::new();

@@ -244,7 +244,7 @@ async fn malformed_subjects_and_queries() {
 #[tokio::test]
 async fn what_a_lost_record_had_ended_stays_ended() {
     let memcached = Memcached::start();
-    let store = memcached.url() + "?exchange_timeout=10s&connect_timeout=10s";
+    let store = memcached.url() + "?exchange_timeout=10s&connect_timeout=10s&queue_timeout=10s";
     let gateway = Gateway::start_with(&store, &["--store-timeout", "20s"]);
     // The SHA-256 of "alice".
     let key = "sm:u:K9gGyX8OAK8aH8Myj6djqSaXI8jbj6xPk69x2xhtbpA";
@@ -276,7 +276,7 @@ async fn the_record_lives_as_long_as_its_longest_session() {
     let patient = Duration::from_secs(10);
     let transport = Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() };
     let client = Client::new(&[memcached.node()], transport);
-    let store = memcached.url() + "?exchange_timeout=10s&connect_timeout=10s";
+    let store = memcached.url() + "?exchange_timeout=10s&connect_timeout=10s&queue_timeout=10s";
     let gateway = Gateway::start_with(&store, &["--store-timeout", "20s"]);
     let key = Keyspace::new("sm:").unwrap().subject(&alice());
     let mut kept = String::new();

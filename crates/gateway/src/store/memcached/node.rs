@@ -14,6 +14,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::Transport;
+use super::queue::{NoTurn, Queue, Turn};
 use crate::store::{Key, StoreError};
 
 /// A node that is down is looked up at most this often.
@@ -26,6 +27,7 @@ const MOST_STATS_BYTES: u64 = 64 * 1024;
 pub(super) struct Node {
     address: String,
     transport: Transport,
+    queue: Queue,
     connected: Mutex<Option<Connected>>,
     /// Held during a look-up; the value is when the last one ended.
     lookup: tokio::sync::Mutex<Option<Instant>>,
@@ -41,12 +43,13 @@ struct Connected {
 
 impl Node {
     pub(super) fn new(address: String, transport: Transport) -> Self {
-        Self { address, transport, connected: Mutex::new(None), lookup: tokio::sync::Mutex::new(None) }
+        let queue = Queue::new(transport.max_connections, transport.queue_timeout);
+        Self { address, transport, queue, connected: Mutex::new(None), lookup: tokio::sync::Mutex::new(None) }
     }
 
     /// Runs a read; once more if the connection broke under it.
     pub(super) async fn read(self: &Arc<Self>, get: Get) -> Result<GetResult, StoreError> {
-        match self.client().await?.run(get.clone()).await {
+        match self.run(get.clone()).await? {
             // A pooled connection that died between two requests says so at once. A slow node doesn't
             // get another chance: the caller has waited already.
             Err(Error::Io(_)) => {
@@ -59,8 +62,24 @@ impl Node {
 
     /// Runs an operation once.
     pub(super) async fn write<O: Operation>(self: &Arc<Self>, operation: O) -> Result<O::Output, StoreError> {
-        let outcome = self.client().await?.run(operation).await;
+        let outcome = self.run(operation).await?;
         self.outcome(outcome)
+    }
+
+    /// Runs an operation once its turn has come.
+    async fn run<O: Operation>(&self, operation: O) -> Result<Result<O::Output, Error>, StoreError> {
+        let client = self.client().await?;
+        let turn = self.turn().await?;
+        let outcome = client.run(operation).await;
+        drop(turn);
+        Ok(outcome)
+    }
+
+    async fn turn(&self) -> Result<Turn<'_>, StoreError> {
+        self.queue.turn().await.map_err(|none| match none {
+            NoTurn::Overloaded => StoreError::Overloaded,
+            NoTurn::Silent => StoreError::Unavailable(format!("{}: answers nobody", self.address)),
+        })
     }
 
     /// Runs a `set` of any mode, once. memcached drops what it has under a key when a value for it is too large, so such a
@@ -85,15 +104,19 @@ impl Node {
         }
     }
 
-    /// A round trip.
+    /// A round trip. It waits for nobody: that a node has much to do says nothing about whether it lives.
     pub(super) async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
         let outcome = self.client().await?.noop().await;
         self.outcome(outcome)
     }
 
     fn outcome<T>(self: &Arc<Self>, outcome: Result<T, Error>) -> Result<T, StoreError> {
+        let is_answer = outcome.as_ref().err().is_none_or(|error| !is_transport(error));
+        if is_answer {
+            self.queue.heard();
+        }
         outcome.map_err(|error| {
-            if is_transport(&error) {
+            if !is_answer {
                 let node = Arc::clone(self);
                 // On its own, so that the caller hears of the failure now and not after a look-up.
                 tokio::spawn(async move { node.look_up().await });
@@ -170,7 +193,8 @@ impl Node {
         let client = AsyncMetaClient::builder()
             .connect_timeout(Some(self.transport.connect_timeout))
             .io_timeout(Some(self.transport.exchange_timeout))
-            .max_connections(Some(self.transport.max_connections))
+            // The queue bounds them.
+            .max_connections(None)
             .max_idle(self.transport.max_connections)
             .connect_async(self.address.as_str())
             .await?;

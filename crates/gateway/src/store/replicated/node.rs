@@ -78,8 +78,11 @@ impl<S: Store> Node<S> {
     }
 
     /// What the node has, though it may be believed to be down. Whether it is stays the ping's business.
-    pub(super) async fn look_anyway(&self, key: &Key) -> Result<Seen, StoreError> {
-        Ok(Seen::from(self.store.get(key).await?))
+    pub(super) async fn look_anyway(self: &Arc<Self>, key: &Key) -> Result<Seen, StoreError> {
+        if !self.is_down.load(Ordering::Relaxed) {
+            return self.look(key).await;
+        }
+        self.store.get(key).await.map(Seen::from).map_err(|_| self.down())
     }
 
     pub(super) fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {

@@ -41,7 +41,7 @@ macro_rules! over_both_stores {
         mod memcached {
             $(#[tokio::test(flavor = "multi_thread")] async fn $test() {
                 let memcached = $crate::support::memcached::Memcached::start();
-                let store = format!("{}?exchange_timeout=10s&connect_timeout=10s", memcached.url());
+                let store = format!("{}?exchange_timeout=10s&connect_timeout=10s&queue_timeout=10s", memcached.url());
                 super::$test(&$crate::support::gateway::Gateway::start_patient(&store, &$flags)).await;
             })+
         }

@@ -1,0 +1,115 @@
+//! Where operations on a node wait for a connection: first come, first served, not too many and not too long.
+//!
+//! A node that is slower than its load is no node that fails: it stays in use, and what can't be served in time is told so
+//! ([`StoreError::Overloaded`](crate::store::StoreError::Overloaded)). Only one that answers nobody for as long as somebody waits has failed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+
+/// How many operations may wait for each connection. So many are done within milliseconds where a node is well, and a node
+/// that is not well holds up only so many calls.
+const WAITING_FOR_EACH: usize = 4;
+
+pub(super) struct Queue {
+    /// Fair: whoever waited longest is next.
+    connections: Semaphore,
+    places: Semaphore,
+    longest_wait: Duration,
+    /// Grows with each answer of the node, whatever it says.
+    answers: AtomicU64,
+}
+
+/// The right to use one connection, until it is dropped.
+pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held, not used")] SemaphorePermit<'a>);
+
+/// Why an operation does not get its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoTurn {
+    /// The node answers, but others came first.
+    Overloaded,
+    /// It has answered nobody in all the time of the wait.
+    Silent,
+}
+
+impl Queue {
+    pub(super) const fn new(connections: usize, longest_wait: Duration) -> Self {
+        Self {
+            connections: Semaphore::const_new(connections),
+            places: Semaphore::const_new(connections.saturating_mul(WAITING_FOR_EACH)),
+            longest_wait,
+            answers: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, NoTurn> {
+        if let Ok(free) = self.connections.try_acquire() {
+            return Ok(Turn(free));
+        }
+        let place = self.places.try_acquire().map_err(|_| NoTurn::Overloaded)?;
+        let before = self.answers.load(Ordering::Relaxed);
+        let turn = timeout(self.longest_wait, self.connections.acquire()).await;
+        drop(place);
+        // The semaphore is never closed.
+        if let Ok(Ok(permit)) = turn {
+            return Ok(Turn(permit));
+        }
+        let is_silent = self.answers.load(Ordering::Relaxed) == before;
+        Err(if is_silent { NoTurn::Silent } else { NoTurn::Overloaded })
+    }
+
+    /// The node has answered somebody.
+    pub(super) fn heard(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const FOREVER: Duration = Duration::from_hours(1);
+
+    #[tokio::test]
+    async fn whoever_waited_longest_is_next() {
+        let queue = Queue::new(1, FOREVER);
+        let first = queue.turn().await;
+        let (mut second, mut third) = (Box::pin(queue.turn()), Box::pin(queue.turn()));
+        assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
+        drop(first);
+        assert!((&mut third).now_or_never().is_none());
+        assert!(queue.turn().now_or_never().is_none(), "nobody jumps the queue");
+        let second = second.await;
+        drop(second);
+        assert!(third.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn so_many_may_wait() {
+        let queue = Queue::new(2, FOREVER);
+        let held = (queue.turn().await, queue.turn().await);
+        let mut waiting: Vec<_> = (0..2 * WAITING_FOR_EACH).map(|_| Box::pin(queue.turn())).collect();
+        for turn in &mut waiting {
+            assert!(turn.now_or_never().is_none());
+        }
+        assert_eq!(queue.turn().await.err(), Some(NoTurn::Overloaded));
+        // One that gives up leaves its place to another.
+        waiting.pop();
+        assert!(queue.turn().now_or_never().is_none());
+        drop(held);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_answers_others_has_not_failed() {
+        let queue = Queue::new(1, Duration::from_millis(1));
+        let held = queue.turn().await;
+        let (turn, ()) = tokio::join!(queue.turn(), async { queue.heard() });
+        assert_eq!(turn.err(), Some(NoTurn::Overloaded));
+        assert_eq!(queue.turn().await.err(), Some(NoTurn::Silent));
+        drop(held);
+    }
+}
