@@ -21,7 +21,7 @@ pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop
     let is_dropped = |pair_name: &[u8]| drop.is_some_and(|drop| is_spelling_of(pair_name, drop));
     let is_taken = |pair: &[u8]| {
         let (pair_name, _) = split(pair);
-        pair_name == name || is_dropped(pair_name)
+        pair_name == name || is_dropped(pair_name) || (drop.is_some() && inner_names(pair).any(is_dropped))
     };
     let mut values = Vec::new();
     let mut is_any_taken = false;
@@ -30,10 +30,17 @@ pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop
         if pair_name == name {
             values.push(value.trim_ascii());
         }
-        is_any_taken |= pair_name == name || is_dropped(pair_name);
+        is_any_taken |= is_taken(pair);
     }
     let remaining = is_any_taken.then(|| lines.filter_map(|line| without(line, is_taken)).collect());
     Cookies { values, remaining }
+}
+
+/// What may be names of cookies inside of a pair: Python's `SimpleCookie` ends one at white space, and the grammar of
+/// RFC 2109 at a comma.
+fn inner_names(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let pieces = pair.split(|byte| byte.is_ascii_whitespace() || matches!(byte, 0x0b | b',' | b'"'));
+    pieces.map(|piece| split(piece).0)
 }
 
 /// Whether an upstream may take a cookie of this name for `own`. PHP turns spaces, `.` and `[` into `_`, takes what is
@@ -221,5 +228,20 @@ mod tests {
             prop_assert_eq!(again.values, Vec::<&[u8]>::new());
             prop_assert_eq!(again.remaining, None);
         }
+    }
+
+    #[test]
+    fn nothing_hides_in_the_value_of_another() {
+        for line in [
+            "a=b JSESSIONID=evil",
+            "a=\"x\" JSESSIONID=evil",
+            "a=\"x\tJSESSIONID=evil",
+            "a JSESSIONID=evil",
+            "a=b JSESSIONID = evil",
+            "a=b,jsessionid=evil",
+        ] {
+            assert_eq!(take_from(&[line, "c=d"]).1, Some(vec!["c=d".to_owned()]), "{line}");
+        }
+        assert_eq!(take_from(&["a=b XJSESSIONID=fine; c=\"d e\""]).1, None);
     }
 }

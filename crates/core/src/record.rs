@@ -200,19 +200,15 @@ impl Session {
             return Err(ChangeError::TokenEnded);
         }
         let mut data = self.data.parse().map_err(ChangeError::Stored)?;
-        let member = data.get(&change.subject_key).cloned();
-        let is_login = change.rotation == Rotation::Authenticated
-            || change.patches.iter().any(|patch| patch.contains_key(&change.subject_key));
+        let writes_subject = change.patches.iter().any(|patch| patch.contains_key(&change.subject_key));
+        let is_login = change.rotation == Rotation::Authenticated || writes_subject;
         for patch in change.patches {
             merge_patch::apply(&mut data, patch);
         }
         let version = self.version.next();
-        // Who is logged in changes with the member, not because it is read in another way than when it was written.
-        let subject = if data.get(&change.subject_key) == member.as_ref() {
-            self.subject().map(str::to_owned)
-        } else {
-            subject_of(&data, &change.subject_key)?
-        };
+        // Who is logged in changes when it is written, not because the member is read in another way than it was then.
+        let subject =
+            if writes_subject { subject_of(&data, &change.subject_key)? } else { self.subject().map(str::to_owned) };
         let principal = subject.map(|subject| match self.principal() {
             Some(before) if !is_login && before.subject == subject => before.clone(),
             _ => Principal { realm: change.realm, subject },

@@ -166,8 +166,8 @@ impl Subject {
             Some(Stored::Tombstone(_)) => true,
             Some(Stored::Session(session)) if session.version() < member.version => overdue,
             Some(Stored::Session(session)) => !self.is_session_of(principal, member.id, session, now),
-            // Only a creation writes where there is nothing.
-            None => overdue || member.version != Version::FIRST,
+            // Only a creation writes where there is nothing: at the first version, or with a rotation at the second.
+            None => overdue || member.version > Version::FIRST.next(),
         }
     }
 

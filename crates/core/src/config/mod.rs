@@ -186,7 +186,7 @@ impl Config {
         let gateway = sections::gateway(raw.gateway, &environment)?;
         let timeouts = sections::timeouts(&raw.timeouts)?;
         let upstream = sections::upstream(raw.upstream, raw.create, cookie.name())?;
-        let cache = sections::cache(&raw.cache, &raw.timeouts, &upstream.expose)?;
+        let cache = sections::cache(&raw.cache, &raw.timeouts, &upstream)?;
         Ok(Self {
             gateway,
             keyring: Keyring::new(&signing, &older, cookie.name()),

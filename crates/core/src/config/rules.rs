@@ -51,6 +51,9 @@ impl Rules {
         for (index, mut rule) in raw.into_iter().enumerate() {
             let key = |name: &str| format!("rules[{index}].{name}");
             let prefix = rule.path_prefix.as_bytes();
+            if prefix.contains(&b'*') {
+                return Err(error(key("path_prefix"), "must be the beginning of paths, without *: it is no pattern"));
+            }
             let is_path = prefix.starts_with(b"/") && prefix.iter().all(u8::is_ascii_graphic);
             if !is_path || prefix.iter().any(|byte| matches!(byte, b'?' | b'#' | b';' | b'%')) {
                 return Err(error(
@@ -98,6 +101,12 @@ impl Rules {
             return Access::OPTIONAL;
         }
         let host = hosts::of_authority(authority);
+        // With a user before the host, which has no place here (RFC 9110 section 4.2.4), others may read another host.
+        if authority.contains(&b'@') {
+            let readings = Readings::of(path);
+            let possible = self.rules.iter().filter(|rule| readings.may_be_below(&rule.prefix));
+            return possible.map(|rule| rule.access.clone()).fold(Access::OPTIONAL, Access::and);
+        }
         match Readings::of(path) {
             Readings::Paths(paths) => {
                 paths.iter().map(|path| self.of_reading(&host, path)).reduce(Access::and).unwrap_or(Access::OPTIONAL)
@@ -350,6 +359,33 @@ mod tests {
         for target in ["login", "//evil.example", "/\\evil.example", "javascript:alert(1)", "/a b", "/a\r\nb"] {
             let refused = Rules::new(vec![rule("/account/", Some(target))]);
             assert_eq!(refused.unwrap_err().key, "rules[0].redirect", "{target}");
+        }
+    }
+
+    #[test]
+    fn a_user_before_the_host_opens_no_path() {
+        let rule = |host: &str, session| raw::Rule {
+            path_prefix: "/a/".into(),
+            hosts: Some(vec![host.into()]),
+            session,
+            ..raw::Rule::default()
+        };
+        let rules = Rules::new(vec![
+            rule("admin.example.com", raw::Session::Required),
+            rule("x.example.com", raw::Session::Off),
+        ]);
+        let rules = rules.unwrap();
+        for authority in ["admin.example.com:80@x.example.com", "x.example.com@admin.example.com", "@x.example.com"] {
+            assert!(rules.access(authority.as_bytes(), b"/a/b").login().is_some(), "{authority}");
+            assert_eq!(rules.access(authority.as_bytes(), b"/b"), Access::OPTIONAL, "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_is_no_prefix() {
+        for prefix in ["/account/*", "/*", "/a*/b", "/**"] {
+            let rule = raw::Rule { path_prefix: prefix.into(), ..raw::Rule::default() };
+            assert!(Rules::new(vec![rule]).unwrap_err().to_string().contains("it is no pattern"), "{prefix}");
         }
     }
 }

@@ -125,11 +125,7 @@ pub(super) fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
 /// The most slots: with the largest copies they would fill some gigabytes.
 const MAX_SLOTS: usize = 1 << 20;
 
-pub(super) fn cache(
-    raw: &raw::Cache,
-    timeouts: &raw::Timeouts,
-    expose: &[(String, String)],
-) -> Result<Cache, ConfigError> {
+pub(super) fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts, upstream: &Upstream) -> Result<Cache, ConfigError> {
     // A session in use is touched this late at worst; if that were later than its idle timeout, it would end in use.
     if raw.ttl.0.saturating_add(timeouts.touch_after.0) >= timeouts.idle.0 {
         return Err(error("cache.ttl", "must, with timeouts.touch_after, be shorter than timeouts.idle"));
@@ -139,13 +135,14 @@ pub(super) fn cache(
         ttl: seconds("cache.ttl", raw.ttl)?,
         stale_if_error: seconds("cache.stale_if_error", raw.stale_if_error)?,
         slots: slots.ok_or_else(|| error("cache.slots", "must be from 1 to 1048576"))?,
-        layout: layout(expose),
+        layout: layout(&upstream.expose, upstream.max_data_bytes),
     })
 }
 
-/// A digest of the exposed members in their order.
-fn layout(expose: &[(String, String)]) -> u32 {
+/// A digest of the exposed members in their order, and of how much data is kept whole.
+fn layout(expose: &[(String, String)], max_data_bytes: usize) -> u32 {
     let mut digest = Sha256::new();
+    digest.update((max_data_bytes as u64).to_be_bytes());
     for (key, _) in expose {
         digest.update((key.len() as u64).to_be_bytes());
         digest.update(key);

@@ -99,6 +99,9 @@ impl Exchange {
         if instructions.upstream_cookie.is_some() && self.is_renewed_again(&session, now) {
             held.instructions.upstream_cookie = None;
         }
+        if held.instructions.is_mere_renewal() && self.is_nobodys(&session, slots, now) {
+            held.instructions.upstream_cookie = None;
+        }
         if held.instructions.is_write() {
             return self.write(session, held, slots, now);
         }
@@ -123,8 +126,6 @@ impl Exchange {
             held.clear(self.config.cookie.variants());
         }
         let (callout, commit) = match (session.origin, rival) {
-            // The client has a better token than it sent, which is not this logout's to take.
-            (Origin::Late, _) => return Step::Deliver(held.into_edits(None, None)),
             (_, Some(rival)) => {
                 (Callout::destroy(&self.config, rival.id, rival.version), Commit::DestroyRival(rival.id))
             }
@@ -133,6 +134,11 @@ impl Exchange {
                 | Origin::JustStored(seen),
                 None,
             ) => (Callout::destroy(&self.config, session.id, seen), Commit::Destroy),
+            // The client has a better token than it sent, which is not this logout's to take.
+            (Origin::Late, None) => {
+                self.effects.counts.add(Counter::WriteRotated);
+                return Step::Deliver(held.into_edits(None, None));
+            }
             (Origin::Fresh | Origin::Anonymous(_) | Origin::NotStored, None) => {
                 let change = session.has_cookie.then_some(CookieChange::Clear);
                 let cookie = self.replace_cookie(&session, change, slots, now);
@@ -189,6 +195,14 @@ impl Exchange {
             _ => None,
         };
         Step::Deliver(held.into_edits(cookie, None))
+    }
+
+    /// Whether no client will come back to this session unless an upstream writes to it: it could not be stored, it is of a part of
+    /// a page, or an answer before this one has given the client another.
+    fn is_nobodys(&self, session: &Session, slots: &impl Slots, now: UnixSeconds) -> bool {
+        session.is_unstored_part()
+            || matches!(session.origin, Origin::NotStored)
+            || session.replaces().is_some_and(|id| is_replaced(slots, id, &self.config.cache, session.began, now))
     }
 
     /// Whether the upstream's cookie stays what it is, because it changes with each request.
@@ -348,8 +362,8 @@ impl Exchange {
 
     /// The anonymous token of this client was promoted before, by this client long ago or by somebody else.
     ///
-    /// Its session is not this write's to join. Once the grace is over no response with a newer token can
-    /// be on its way any more, so the client gets a new anonymous token, and its next try succeeds.
+    /// Its session is not this write's to join. A request that came after the grace was sent with the best token that its client
+    /// has, so the client gets a new anonymous one, and its next try succeeds. The answer to one that came before may be late.
     fn refused(
         &mut self,
         session: &Session,
@@ -358,7 +372,10 @@ impl Exchange {
         slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
-        let is_late = created.is_some_and(|created| now.since(created) <= self.config.timeouts.rotation_grace);
+        let is_late = match created {
+            Some(created) => session.began.since(created) <= self.config.timeouts.rotation_grace,
+            None => session.replaces().is_some_and(|id| is_replaced(slots, id, &self.config.cache, session.began, now)),
+        };
         if is_late {
             return self.write_failed(session, held, WriteFailure::Refused, slots, now);
         }

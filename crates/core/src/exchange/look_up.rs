@@ -135,7 +135,7 @@ impl Exchange {
 
     /// A session that begins with this request, for a client that may have a better token than it sent.
     pub(super) fn go_late(&mut self, incoming: Incoming, state: State) -> Step {
-        let session = Session::new(&self.config, &incoming, incoming.fresh_id, Origin::Late);
+        let session = Session::new(&self.config, &incoming, incoming.fresh_id, Origin::Late).with_stand_in();
         self.forward(incoming, session, state, Version::UNSTORED, None)
     }
 

@@ -44,7 +44,7 @@ use commit::Commit;
 use in_use::InUse;
 use request::Incoming;
 use response::Held;
-use session::Session;
+use session::{Origin, Session};
 
 /// What to do next with the stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -328,7 +328,9 @@ impl Exchange {
                 let now = clock();
                 let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
                     || session.renewable(&self.config, now).is_some();
-                let held = if says_something || may_get_a_cookie {
+                // An answer in its place has some of its headers.
+                let may_be_replaced = session.origin == Origin::NotStored;
+                let held = if says_something || may_get_a_cookie || may_be_replaced {
                     headers.read(|headers| Held::read(&self.config, headers, session.sent_cookie.adopted(), now))
                 } else {
                     Held::default()

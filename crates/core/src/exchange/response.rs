@@ -122,20 +122,24 @@ impl Held {
         let own_name = config.cookie.name().as_bytes();
         let upstream_name = config.upstream.cookie.as_deref().map(str::as_bytes);
         let mut kept = Vec::new();
-        let mut adopted = None;
+        let mut adopted: Vec<(Scope<'_>, UpstreamCookie<'_>)> = Vec::new();
         for line in all.clone() {
             let (name, value) = name_and_value(line);
             if Some(name) == upstream_name {
-                // The last one counts: PHP deletes its cookie and sets it anew in one response.
-                adopted = UpstreamCookie::read(line, value, now).or(adopted);
+                // The last one of a scope counts: PHP deletes its cookie and sets it anew in one response.
+                let scope = Scope::of(line);
+                adopted.retain(|(other, _)| *other != scope);
+                adopted.push((scope, UpstreamCookie::read(line, value, now)));
             } else if name != own_name {
                 kept.push(line.to_vec());
             }
         }
-        match (adopted, sent_cookie) {
-            (Some(UpstreamCookie::Deleted), Some(_)) => self.instructions.destroy = true,
-            (Some(UpstreamCookie::Is(value)), Some(sent)) if value != sent => {
-                self.instructions.upstream_cookie = Some(value.to_owned());
+        let is_deleted = |(_, cookie): &(_, UpstreamCookie<'_>)| matches!(cookie, UpstreamCookie::Deleted);
+        let set = adopted.iter().rev().find(|cookie| !is_deleted(cookie));
+        match (set, sent_cookie) {
+            (None, Some(_)) if !adopted.is_empty() => self.instructions.destroy = true,
+            (Some((_, UpstreamCookie::Is(value))), Some(sent)) if *value != sent => {
+                self.instructions.upstream_cookie = Some((*value).to_owned());
             }
             _ => {}
         }
@@ -190,24 +194,43 @@ fn readable(headers: &Headers<'_>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
 enum UpstreamCookie<'a> {
     /// It has this id.
     Is(&'a str),
+    /// It has an id that can't be kept.
+    Unkept,
     /// It has ended, and so does ours: what comes after it belongs to nobody yet.
     Deleted,
 }
 
 impl<'a> UpstreamCookie<'a> {
-    /// `None` for an id that can't be kept.
-    fn read(line: &[u8], value: &'a [u8], now: UnixSeconds) -> Option<Self> {
+    fn read(line: &[u8], value: &'a [u8], now: UnixSeconds) -> Self {
         if value.is_empty() || cookie_expiry::is_deletion(line, now) {
-            return Some(Self::Deleted);
+            return Self::Deleted;
         }
         let is_kept = is_cookie_value(value) && value.len() <= MAX_UPSTREAM_COOKIE;
-        core::str::from_utf8(value).ok().filter(|_| is_kept).map(Self::Is)
+        core::str::from_utf8(value).ok().filter(|_| is_kept).map_or(Self::Unkept, Self::Is)
     }
 }
 
-/// The name and value of a `Set-Cookie` line.
+/// Which of a browser's cookies of one name a `Set-Cookie` means (RFC 6265 section 5.3, step 11): the values of its last `Domain` and `Path`.
+#[derive(PartialEq, Eq)]
+struct Scope<'a>([&'a [u8]; 2]);
+
+impl<'a> Scope<'a> {
+    fn of(line: &'a [u8]) -> Self {
+        Self(["domain", "path"].map(|wanted| {
+            let attributes = line.split(|byte| *byte == b';').skip(1).map(name_and_value);
+            let named = attributes.filter(|(name, _)| name.eq_ignore_ascii_case(wanted.as_bytes()));
+            named.last().map_or(&[][..], |(_, value)| value)
+        }))
+    }
+}
+
+/// The name and value of a `Set-Cookie` line. Browsers send a cookie without a name as its value alone, which is then read as
+/// a name and a value.
 fn name_and_value(line: &[u8]) -> (&[u8], &[u8]) {
-    let pair = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut pair = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_start();
+    while let Some(nameless) = pair.strip_prefix(b"=") {
+        pair = nameless.trim_ascii_start();
+    }
     match pair.iter().position(|byte| *byte == b'=') {
         Some(at) => {
             let (name, value) = pair.split_at(at);
@@ -228,7 +251,8 @@ mod tests {
             (" a = 1 ;x", "a", "1"),
             ("a=b=c", "a", "b=c"),
             ("a", "a", ""),
-            ("=1", "", "1"),
+            ("=1", "1", ""),
+            (" = =a=1; b", "a", "1"),
             ("", "", ""),
         ];
         for (line, name, value) in rows {

@@ -141,6 +141,11 @@ impl Session {
         }
     }
 
+    /// Whether it begins with a part of a page, for which none is stored.
+    pub(super) fn is_unstored_part(&self) -> bool {
+        self.is_subresource && self.origin == Origin::Fresh
+    }
+
     /// Whether the client's cookies can be made one by setting the best and clearing the others.
     fn settles(&self, config: &Config) -> bool {
         self.clears_rivals() && !self.is_subresource && config.cookie.has_variants()

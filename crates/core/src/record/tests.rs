@@ -62,21 +62,31 @@ fn a_number_is_a_subject_as_it_is_written_or_not_at_all() {
 }
 
 #[test]
-fn who_is_logged_in_changes_only_with_the_member() {
+fn who_is_logged_in_changes_only_when_it_is_written() {
     let login = created(json!({"user": "alice", "uid": 7.5, "odd": "\u{fffd}"}));
     for key in ["uid", "odd", "missing", "user"] {
         let change = |patches: &[Value]| Change { subject_key: key.to_owned(), ..patch(patches) };
         let changed = login.change(change(&[json!({"n": 1})]), write_at(NOW)).unwrap();
         assert_eq!((changed.subject(), changed.min_version()), (Some("alice"), Version::FIRST), "{key}");
-        // Written anew with the same value.
-        let member = login.data().parse().unwrap().get(key).cloned().unwrap_or_default();
-        let changed = login.change(change(&[json!({key: member})]), write_at(NOW)).unwrap();
-        assert_eq!(changed.subject(), Some("alice"), "{key}");
         let changed = login.change(change(&[json!({key: "bob"})]), write_at(NOW)).unwrap();
         assert_eq!((changed.subject(), changed.min_version()), (Some("bob"), Version::new(2)), "{key}");
+        // Also by what was there, or was not.
+        let there = changed.change(patch(&[json!({"user": "alice"})]), write_at(NOW)).unwrap();
+        let again = there.change(change(&[json!({key: "bob"})]), write_at(NOW)).unwrap();
+        assert_eq!(again.subject(), Some("bob"), "{key}");
+        let out = login.change(change(&[json!({key: null})]), write_at(NOW)).unwrap();
+        assert_eq!((out.subject(), out.min_version()), (None, Version::new(2)), "{key}");
     }
-    let refused = login.change(patch(&[json!({"user": 1.5})]), write_at(NOW));
-    assert!(matches!(refused, Err(ChangeError::SubjectAmbiguous(_))));
+    for unclear in [json!({"user": 1.5}), json!({"user": "\u{fffd}"})] {
+        let refused = login.change(patch(&[unclear]), write_at(NOW));
+        assert!(matches!(refused, Err(ChangeError::SubjectAmbiguous(_))));
+    }
+    // Under another key nobody was logged in by it.
+    let nobody = NewSession { subject_key: "usr".to_owned(), ..new_session(json!({"user": "alice"})) };
+    let nobody = Session::create(nobody, write_at(NOW)).unwrap();
+    assert_eq!(nobody.subject(), None);
+    let login = nobody.change(patch(&[json!({"user": "alice"})]), write_at(NOW)).unwrap();
+    assert_eq!(login.subject(), Some("alice"));
 }
 
 #[test]

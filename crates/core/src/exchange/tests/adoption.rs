@@ -38,6 +38,31 @@ fn an_off_path_gets_an_adopted_cookie_that_opens_nothing() {
     assert_eq!(seen.len(), 3, "each request has an id of its own");
 }
 
+/// What a browser is left with counts: a cookie of another path is another cookie, and one that can't be kept is none that was
+/// deleted.
+#[test]
+fn a_cookie_that_is_still_set_is_not_deleted() {
+    let long = format!("PHPSESSID={}; Path=/", "x".repeat(300));
+    let deletion = ("set-cookie", "PHPSESSID=; Max-Age=0; Path=/");
+    let kept: [&[(&str, &str)]; 4] = [
+        &[("set-cookie", "PHPSESSID=new; Path=/"), ("set-cookie", "PHPSESSID=; Max-Age=0; Path=/old")],
+        &[("set-cookie", "PHPSESSID=; Max-Age=0; Path=/; Domain=old.example"), ("set-cookie", "PHPSESSID=new; Path=/")],
+        &[deletion, ("set-cookie", &long)],
+        &[deletion, ("set-cookie", "PHPSESSID=new; path=/ ")],
+    ];
+    for lines in kept {
+        let mut world = world();
+        let cookie = world.visit("", &[]).cookie().unwrap();
+        let seen = world.visit(&cookie, lines);
+        let now = seen.cookie().unwrap_or(cookie);
+        assert_eq!(world.visit(&now, &[]).upstream("x-session-state"), "active", "{lines:?}");
+    }
+    let mut world = world();
+    let cookie = world.visit("", &[]).cookie().unwrap();
+    let seen = world.visit(&cookie, &[("set-cookie", "PHPSESSID=new; Path=/"), deletion]);
+    assert_eq!(seen.cookie().as_deref(), Some("sid="), "set and then deleted");
+}
+
 /// The token may be of a session that has ended; PHP or Tomcat may still have theirs under its id.
 #[test]
 fn an_outage_opens_no_upstream_session_and_ends_none() {

@@ -196,6 +196,18 @@ fn a_time_to_live_of_zero_turns_the_cache_off() {
     assert!(world.slots.0.is_empty());
 }
 
+/// Two filters that share Envoy's data, or one whose limit was lowered.
+#[test]
+fn a_copy_of_another_limit_is_none() {
+    let world_with = |limit: usize| World::new(json!({"cache": {"ttl": "30s"}, "upstream": {"max_data_bytes": limit}}));
+    let mut world = world_with(900);
+    let patch = format!(r#"{{"a":"{}"}}"#, "x".repeat(500));
+    let cookie = world.visit("", &[("x-session-patch", &patch)]).cookie().unwrap();
+    assert_eq!(world.visit(&cookie, &[]).upstream_all("x-session-data").len(), 1);
+    world.config = world_with(100).config;
+    assert_eq!(world.visit(&cookie, &[]).upstream_all("x-session-data"), [""; 0]);
+}
+
 #[test]
 fn copies_are_bounded_by_their_slots() {
     let mut world = World::new(json!({"cache": {"slots": 4}}));

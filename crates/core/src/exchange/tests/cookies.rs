@@ -182,6 +182,18 @@ fn an_upstream_cannot_set_our_cookie() {
     assert_eq!(seen.client_all("set-cookie"), ["a=1", "b=2"]);
 }
 
+/// Browsers send a cookie without a name as its value alone.
+#[test]
+fn an_upstream_cannot_set_our_cookie_without_a_name() {
+    let mut world = World::new(json!({}));
+    let token = world.visit("", WRITE).cookie().expect("issued");
+    for line in [format!("={token}; Path=/"), format!(" = {token}"), format!("=={token}")] {
+        let seen = world.visit("a=1", &[("set-cookie", &line), ("set-cookie", "b=2")]);
+        assert!(!seen.client_all("set-cookie").iter().any(|set| set.contains(&token)), "{line}");
+        assert!(seen.client_all("set-cookie").contains(&"b=2"));
+    }
+}
+
 #[test]
 fn adoption_gives_the_upstream_our_id_as_its_own() {
     let mut world = World::new(json!({"create": "eager", "upstream": {"cookie": "JSESSIONID"}}));

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::world::{World, headers};
+use super::world::{Gateway, World, headers};
 use super::*;
 
 const OLD: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
@@ -403,4 +403,85 @@ fn a_lost_answer_to_a_rotation_logs_nobody_out() {
             "{change:?}"
         );
     }
+}
+
+/// It began before the login, and its answer must not take the login's cookie away: nothing was saved.
+#[test]
+fn a_refused_write_that_is_late_leaves_the_cookie_of_a_login_alone() {
+    for (policy, status) in [("fail", 503), ("deliver", 200)] {
+        for create in ["lazy", "on_write"] {
+            let mut world = World::new(json!({}));
+            let anonymous = world.visit("", &[]).cookie().unwrap();
+            world.config = World::new(json!({"create": create, "on_write_failure": policy})).config;
+            let mut slow = || UnderWay::begin(&mut world, &request(Some(&anonymous), None));
+            let (slow, slower) = (slow(), slow());
+            world.now += 1;
+            let login = world.visit(&anonymous, LOGIN).cookie().unwrap();
+            world.now += 14;
+            assert_eq!(slow.end(&mut world, WRITE), (status, None), "{create} {policy}");
+            // Nor after a logout and another login.
+            world.visit(&login, DESTROY);
+            assert!(world.visit("", LOGIN).cookie().is_some());
+            assert_eq!(slower.end(&mut world, WRITE), (status, None), "{create} {policy}");
+        }
+    }
+}
+
+const RENEWS: &[(&str, &str)] = &[("set-cookie", "PHPSESSID=its-own; Path=/")];
+
+fn adopting(more: &[(&str, &str)]) -> World {
+    let mut config = json!({"create": "eager", "upstream": {"cookie": "PHPSESSID"}});
+    for (key, value) in more {
+        config[*key] = json!(value);
+    }
+    World::new(config)
+}
+
+/// Upstreams that take no foreign ids renew whatever they are given, also for requests that are late.
+#[test]
+fn a_mere_renewal_takes_no_login_away() {
+    // With the token of before the login.
+    let mut world = adopting(&[]);
+    let old = world.visit("", &[]).cookie().unwrap();
+    assert!(world.visit(&old, LOGIN).cookie().is_some());
+    world.now += 1;
+    let late = world.visit(&old, RENEWS);
+    assert_eq!((late.upstream("x-session-state"), late.cookie()), ("expired", None));
+
+    // With the token of a session that has ended, beside a login with the same.
+    let mut world = adopting(&[]);
+    let first = world.visit("", &[]);
+    let old = first.cookie().unwrap();
+    world.destroy(first.upstream("x-session-id"));
+    let slow = UnderWay::begin(&mut world, &request(Some(&old), None));
+    assert!(world.visit(&old, LOGIN).cookie().is_some());
+    assert_eq!(slow.end(&mut world, RENEWS), (200, None));
+
+    // For an image of a first visit.
+    let mut world = adopting(&[]);
+    let image = UnderWay::begin(&mut world, &request(None, Some("image")));
+    assert!(world.visit("", LOGIN).cookie().is_some());
+    assert_eq!(image.end(&mut world, RENEWS), (200, None));
+}
+
+#[test]
+fn a_mere_renewal_in_an_outage_costs_no_answer() {
+    let mut world = adopting(&[("on_store_failure", "continue")]);
+    world.gateway = Gateway::Down;
+    for answer in [&[], RENEWS] {
+        assert_eq!(world.visit("", answer).status(), 200);
+    }
+}
+
+#[test]
+fn a_logout_with_a_late_token_is_counted_and_ends_the_other_sessions() {
+    let mut world = World::new(json!({"create": "on_write"}));
+    let user = world.visit("", LOGIN).cookie().unwrap();
+    world.now += 1;
+    let other = world.visit("", WRITE).cookie().unwrap();
+    assert!(world.visit(&other, LOGIN).cookie().is_some());
+    let logout = world.visit(&format!("{other}; {user}"), DESTROY);
+    assert_eq!((logout.status(), logout.cookie()), (200, None));
+    assert!(logout.counts.contains(&crate::counter::Counter::WriteRotated));
+    assert_eq!(world.visit(&user, &[]).upstream("x-session-state"), "expired");
 }

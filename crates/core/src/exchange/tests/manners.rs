@@ -79,6 +79,15 @@ fn a_script_can_read_why_its_write_was_not_saved() {
 }
 
 #[test]
+fn a_script_can_read_why_its_session_could_not_be_stored() {
+    let mut world = World::new(json!({"create": "eager", "on_store_failure": "deny"}));
+    world.gateway = Gateway::Down;
+    let seen = world.visit("", &[("access-control-allow-origin", "https://app.example"), ("vary", "origin")]);
+    assert_eq!(seen.status(), 503);
+    assert_eq!((seen.client("access-control-allow-origin"), seen.client("vary")), ("https://app.example", "origin"));
+}
+
+#[test]
 fn a_grpc_client_tries_again_only_what_another_try_may_help() {
     let status = |gateway, write: (&str, &str)| {
         let mut world = World::new(json!({}));
