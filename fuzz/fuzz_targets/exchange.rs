@@ -140,6 +140,7 @@ enum Event {
     Answer(HeaderList, Value),
     NotSent,
     Response(HeaderList),
+    Touched(HeaderList, Value),
 }
 
 /// A cache of one slot, with anything in it at first.
@@ -205,6 +206,12 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
             }
             Event::NotSent => exchange.answer(Answer::NotSent, &slot, UnixSeconds::new(now)),
             Event::Response(list) => exchange.response(&List(headers(list)), &slot, || UnixSeconds::new(now)),
+            Event::Touched(list, body) => {
+                let (body, now) = (body.bytes(), UnixSeconds::new(now));
+                exchange.touched(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, now, now);
+                assert!(exchange.in_use().is_some() || exchange.due_touch(now).is_none());
+                Step::Wait
+            }
         };
         check(step);
         let effects = exchange.effects();

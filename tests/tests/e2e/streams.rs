@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::{Browser, SESSION_COOKIE};
 use session_mesh_e2e::connection::Connection;
+use session_mesh_e2e::envoy::xds::{File, Files, Verdict};
 use session_mesh_e2e::gateway::Gateway;
 use session_mesh_e2e::http::Request;
 use session_mesh_e2e::mesh::Mesh;
 use session_mesh_e2e::scripted::Scripted;
+use session_mesh_e2e::upstream::Upstream;
 use session_mesh_e2e::wait;
 
 const IDLE: u64 = 6;
@@ -37,11 +39,15 @@ fn mesh(server: &Scripted) -> Mesh {
     with(server, json!({}))
 }
 
-fn with(server: &Scripted, manager: Value) -> Mesh {
+fn short() -> Value {
     let timeouts = json!({"idle": format!("{IDLE}s"), "touch_after": "1s", "rotation_grace": "1s"});
+    json!({"timeouts": timeouts, "cache": {"ttl": "1s"}})
+}
+
+fn with(server: &Scripted, manager: Value) -> Mesh {
     Mesh::configured(|envoy| {
         envoy
-            .plugin(json!({"timeouts": timeouts, "cache": {"ttl": "1s"}}))
+            .plugin(short())
             .cluster("other", &[server.port()])
             .manager(json!({"upgrade_configs": [{"upgrade_type": "websocket"}]}))
             .manager(manager)
@@ -117,6 +123,28 @@ fn a_websocket_keeps_its_session_alive_while_it_is_open() {
 #[test]
 fn a_slow_download_keeps_its_session_alive() {
     keeps_its_session_alive("", |download| assert_eq!(download.chunk().unwrap(), b"tick"));
+}
+
+/// Those that began under a configuration which was replaced go on under it. Here an upstream takes its time.
+#[test]
+fn a_stream_keeps_its_session_alive_although_the_filter_has_another_configuration() {
+    let (app, gateway) = (Upstream::start(), Gateway::start("memory:"));
+    let mut files = Files::read().bootstrap(|envoy| envoy.cluster("app", &[app.port()]));
+    files.plugin(short());
+    files.gateways(&[gateway.port()]);
+    let mut mesh = files.start();
+    let mut browser = Browser::new(mesh.envoy.port());
+    let id = browser.send(Request::get("/").respond("x-session-patch", r#"{"n":1}"#)).seen().id();
+    app.hold_until_together(2);
+    let mut slow = Connection::open(mesh.envoy.port());
+    let cookie = format!("{SESSION_COOKIE}={}", browser.token().unwrap());
+    slow.send(format!("GET / HTTP/1.1\r\nhost: e2e.test\r\ncookie: {cookie}\r\n\r\n"));
+    wait::until("it has arrived", || (app.requests() == 2).then_some(()));
+    let other = json!({"upstream": {"max_data_bytes": 1000}});
+    assert_eq!(mesh.change(File::Filter, |files| files.plugin(other)), Verdict::Taken);
+    outlives_its_idle_timeout(&gateway, &id, || {});
+    assert_eq!(browser.get("/").seen().state(), "active");
+    assert_eq!(slow.response().unwrap().seen().state(), "active");
 }
 
 /// Nothing tells Envoy of it. The stream goes on, and brings nothing back.

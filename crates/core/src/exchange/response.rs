@@ -135,10 +135,10 @@ impl Held {
             }
         }
         let is_deleted = |(_, cookie): &(_, UpstreamCookie<'_>)| matches!(cookie, UpstreamCookie::Deleted);
-        let set = adopted.iter().rev().find(|cookie| !is_deleted(cookie));
-        match (set, sent_cookie) {
+        let left = adopted.iter().rev().find(|cookie| !is_deleted(cookie));
+        match (left, sent_cookie) {
             (None, Some(_)) if !adopted.is_empty() => self.instructions.destroy = true,
-            (Some((_, UpstreamCookie::Is(value))), Some(sent)) if *value != sent => {
+            (Some((_, UpstreamCookie::Is(value))), Some(known)) if *value != known => {
                 self.instructions.upstream_cookie = Some((*value).to_owned());
             }
             _ => {}

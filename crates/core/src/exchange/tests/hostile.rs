@@ -157,6 +157,7 @@ enum Event {
     Answer(Vec<(String, Vec<u8>)>, Vec<u8>),
     NotSent,
     Response(Vec<(String, Vec<u8>)>),
+    Touched(Vec<(String, Vec<u8>)>),
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -166,6 +167,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             .prop_map(|(headers, body)| Event::Answer(headers, body)),
         Just(Event::NotSent),
         any_headers().prop_map(Event::Response),
+        any_headers().prop_map(Event::Touched),
     ]
 }
 
@@ -285,6 +287,12 @@ proptest! {
                 }
                 Event::NotSent => exchange.answer(Answer::NotSent, &world.slots, world.now()),
                 Event::Response(headers) => exchange.response(&headers, &world.slots, || world.now()),
+                Event::Touched(headers) => {
+                    let answer = Answer::Received { headers: &borrowed(&headers), body: b"{}" };
+                    exchange.touched(answer, world.now(), world.now());
+                    prop_assert!(exchange.in_use().is_some() || exchange.due_touch(world.now()).is_none());
+                    Step::Wait
+                }
             };
             let edits = match step {
                 Step::Forward { edits, .. } => edits
