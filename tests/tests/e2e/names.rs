@@ -39,6 +39,21 @@ fn assert_nobody_is_root(envoy_port: u16, path: &str, what: &str) {
     assert!(!answer.text().contains("root"), "{what}: {}", answer.text());
 }
 
+/// Somebody who is logged in and forges names sees their own, and nothing of the forged ones.
+fn assert_alice_is_alice(mesh: &Mesh, path: &str, off: &str, shown: &[&str]) {
+    let mut browser = mesh.browser();
+    browser.send(Request::get("/other/").respond("x-session-patch", r#"{"user":"alice"}"#));
+    let port = mesh.envoy.port();
+    let answer = browser.with_cookies(forged(path)).send(port).text();
+    assert!(!answer.contains("root"), "{answer}");
+    for shown in shown {
+        assert!(answer.contains(shown), "{shown}: {answer}");
+    }
+    assert_eq!(answer.matches("alice").count(), shown.len(), "and no other spelling of them: {answer}");
+    let answer = browser.with_cookies(forged(off)).send(port).text();
+    assert!(!answer.contains("root") && !answer.contains("alice"), "{answer}");
+}
+
 fn plugin() -> Value {
     json!({
         "upstream": {"expose": {"user": "x_user"}},
@@ -55,6 +70,8 @@ fn no_spelling_of_a_header_reaches_php() {
     for path in ["/", "/off/x"] {
         assert_nobody_is_root(mesh.envoy.port(), path, path);
     }
+    let shown = [r#""HTTP_X_SESSION_SUBJECT":"alice""#, r#""HTTP_X_USER":"alice""#];
+    assert_alice_is_alice(&mesh, "/", "/off/x", &shown);
 }
 
 #[test]
@@ -65,7 +82,7 @@ fn no_spelling_of_a_header_reaches_a_cgi_program() {
     for script in ["env.sh", "off/env.sh"] {
         fs::write(
             folder.path().join(script),
-            "printf 'Content-Type: text/plain\\r\\n\\r\\n'; env | grep HTTP_X_ || true\n",
+            "printf 'Content-Type: text/plain\\r\\n\\r\\n'; env | grep -e HTTP_X_SESSION_SUBJECT -e HTTP_X_USER || true\n",
         )
         .unwrap();
     }
@@ -87,6 +104,8 @@ fn no_spelling_of_a_header_reaches_a_cgi_program() {
     for path in ["/env.sh", "/off/env.sh"] {
         assert_nobody_is_root(mesh.envoy.port(), path, path);
     }
+    let shown = ["HTTP_X_SESSION_SUBJECT=alice\n", "HTTP_X_USER=alice\n"];
+    assert_alice_is_alice(&mesh, "/env.sh", "/off/env.sh", &shown);
 }
 
 #[test]
@@ -125,10 +144,36 @@ fn no_parameter_gets_past_a_login_on_tomcat() {
     }
 }
 
+/// What parses its path as a URL takes what follows `//` for a host.
+#[test]
+fn no_host_in_a_path_gets_past_a_login_on_node() {
+    const SCRIPT: &str = "require('http').createServer((request, response) => \
+        response.end(new URL(request.url, 'http://app.example').pathname)).listen(process.argv[1], '127.0.0.1');";
+    let port = ports::free();
+    let mut command = Command::new("node");
+    command.args(["-e", SCRIPT, &port.to_string()]);
+    let mut node = Process::start("node", command, "./test.sh installs it.");
+    node.until(|| Request::get("/").try_send(port));
+    let gateway = Gateway::start("memory:");
+    for is_normalized in [false, true] {
+        let envoy = Configuration::read()
+            .manager(json!({"normalize_path": is_normalized, "merge_slashes": false}))
+            .plugin(json!({"rules": [{"path_prefix": "/account/", "session": "required"}]}))
+            .cluster("session_gateway", &[gateway.port()])
+            .cluster("app", &[port])
+            .start();
+        for target in ["//x/account/y", "//x:80/account/y", "//a@x/account/y", "/\\x/account/y", "//x/b/../account/y"] {
+            assert_eq!(Request::get(target).send(port).text(), "/account/y", "Node reads {target}");
+            assert_eq!(Request::get(target).send(envoy.port()).status, 401, "{target}");
+        }
+        assert_eq!(Request::get("/x/account/y").send(envoy.port()).text(), "/x/account/y");
+    }
+}
+
 /// Where the filter is switched off, nothing is removed: the route itself has to, or a rule does it.
 #[test]
 fn the_recipes_for_routes_without_the_filter_hold() {
-    const NAMES: [&str; 2] = ["x-session-subject", "x-original-url"];
+    const NAMES: [&str; 3] = ["x-session-subject", "x-original-url", "x-rewrite-url"];
     let route = |removed: &[&str]| {
         json!({
             "match": {"prefix": "/bare/"},
@@ -145,9 +190,27 @@ fn the_recipes_for_routes_without_the_filter_hold() {
         NAMES.map(|name| seen.all(name).concat())
     };
     let open = Mesh::configured(|envoy| envoy.routes(vec![route(&[])]));
-    assert_eq!(send(&open, "/bare/x"), ["root", "root"], "the documented hole");
+    assert_eq!(send(&open, "/bare/x"), ["root"; 3], "the documented hole");
     let closed = Mesh::configured(|envoy| envoy.routes(vec![route(&NAMES)]));
-    assert_eq!(send(&closed, "/bare/x"), ["", ""]);
+    assert_eq!(send(&closed, "/bare/x"), [""; 3]);
     let ruled = Mesh::with(json!({"rules": [{"path_prefix": "/bare/", "session": "off"}]}));
     assert_eq!(send(&ruled, "/bare/x")[0], "");
+}
+
+/// Rules look at the path alone, where the filter is on, too. What an upstream may read beside it is for the route to take out.
+#[test]
+fn the_recipe_for_upstreams_that_take_their_path_from_a_header_holds() {
+    const NAMES: [&str; 2] = ["x-original-url", "x-rewrite-url"];
+    let rules = json!({"rules": [{"path_prefix": "/account/", "session": "required"}]});
+    let send = |mesh: &Mesh, name: &str| {
+        assert_eq!(Request::get("/account/x").header(name, "/x").send(mesh.envoy.port()).status, 401);
+        Request::get("/x").header(name, "/account/x").send(mesh.envoy.port()).seen().all(name)
+    };
+    let open = Mesh::with(rules.clone());
+    let removing = json!({"request_headers_to_remove": NAMES});
+    let closed = Mesh::configured(|envoy| envoy.plugin(rules).manager(json!({"route_config": removing})));
+    for name in NAMES {
+        assert_eq!(send(&open, name), ["/account/x"], "the documented hole");
+        assert_eq!(send(&closed, name), [""; 0]);
+    }
 }
