@@ -14,7 +14,9 @@ for argument; do
 done
 
 need_envoy
+need_memcached
 need_apt wrk wrk
+need_apt h2load nghttp2-client
 timed "building the filter" "$ROOT/wasm-build.sh" >&2
 timed "building the do-nothing filter" "$ROOT/wasm-build.sh" noop-filter >&2
 timed "building the floor filter" "$ROOT/wasm-build.sh" floor-filter >&2
@@ -24,6 +26,7 @@ timed "building the gateway" \
 exec "${bench[@]}" \
   --envoy "$ENVOY" \
   --gateway "$(target_folder)/release/session-gateway" \
+  --memcached "$(command -v memcached)" \
   --session-mesh-wasm "$ROOT/dist/session_mesh.wasm" \
   --noop-wasm "$ROOT/dist/noop_filter.wasm" \
   --floor-wasm "$ROOT/dist/floor_filter.wasm" \

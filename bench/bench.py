@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import flood
 import hostcalls
+import overload
 from load import Load, run_wrk
 from processes import BenchError, Cpus, machine_busy_seconds
 from results import Measurement, Summary, summarize, table, verdicts
@@ -55,6 +56,10 @@ def run(options: argparse.Namespace) -> None:
     )
     if absent := missing(binaries):
         raise BenchError(f"missing: {', '.join(map(str, absent))}; bench.sh builds and installs them")
+    if options.overload:
+        with tempfile.TemporaryDirectory(prefix="session-mesh-bench-") as folder:
+            print(overload.run(options.gateway, options.memcached, options.rounds, options.duration, cpus, Path(folder)))
+        return
     # SESSION_MESH also hands out the cookies of other rows.
     proxies = list(dict.fromkeys([*(row.proxy for row in rows), SESSION_MESH]))
     if options.flood:
@@ -250,9 +255,14 @@ def parse_arguments() -> argparse.Namespace:
         metavar="CLIENTS",
         help="measure no time: send so many clients of each kind (default 1000000), and watch Envoy's memory",
     )
+    parser.add_argument(
+        "--overload",
+        action="store_true",
+        help="measure no filter: ask a gateway alone for up to 3 times as many lookups as it can serve",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures of all rounds to FILE")
     # bench.sh says where things are.
-    for name in ("envoy", "gateway", "session-mesh-wasm", "noop-wasm", "floor-wasm"):
+    for name in ("envoy", "gateway", "memcached", "session-mesh-wasm", "noop-wasm", "floor-wasm"):
         parser.add_argument(f"--{name}", type=Path, required=True, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -7,7 +7,6 @@ mod answer;
 mod body;
 mod call;
 mod fields;
-mod in_flight;
 mod problem;
 
 use std::panic::AssertUnwindSafe;
@@ -25,11 +24,11 @@ use session_core::id::SessionId;
 use tokio::time::timeout;
 
 use self::call::{Call, Route, SessionCall};
-use self::in_flight::{InFlight, Place};
 use self::problem::Refusal;
 use crate::config::Tokens;
+use crate::in_flight::{InFlight, Place};
 use crate::metrics::Metrics;
-use crate::server::{Refused, Trusted};
+use crate::server::Trusted;
 use crate::sessions::{Created, SessionError, Sessions};
 use crate::store::Store;
 
@@ -95,6 +94,12 @@ impl<S: Store> Api<S> {
         }
     }
 
+    /// The calls in flight, for who reads connections.
+    #[must_use]
+    pub fn in_flight(&self) -> InFlight {
+        self.in_flight.clone()
+    }
+
     /// Succeeds while the store answers.
     pub async fn ready(&self) -> Result<(), SessionError> {
         self.sessions.ping().await
@@ -148,7 +153,6 @@ impl<S: Store> Api<S> {
             Err(refusal) => Err(refusal),
         };
         self.watch(outcome.as_ref().err());
-        let is_too_much = outcome.as_ref().is_err_and(|refusal| refusal.too_much().is_some());
         let is_stranger = matches!(outcome, Err(Refusal::Unauthorized));
         let mut answer = outcome.unwrap_or_else(Refusal::answer);
         if let Some(id) = session.filter(|_| !is_stranger) {
@@ -156,9 +160,6 @@ impl<S: Store> Api<S> {
         }
         if is_guarded && !is_stranger {
             answer.extensions_mut().insert(Trusted);
-        }
-        if is_too_much {
-            answer.extensions_mut().insert(Refused);
         }
 
         let status = answer.status().as_u16();
@@ -175,7 +176,7 @@ impl<S: Store> Api<S> {
         if !self.tokens.admit(headers) {
             return Err(Refusal::Unauthorized);
         }
-        self.in_flight.enter().map(Some)
+        self.in_flight.enter().map(Some).ok_or(Refusal::Overloaded)
     }
 
     async fn handle<B>(&self, route: Route, place: Option<Place>, request: Request<B>) -> Result<Answer, Refusal>
@@ -214,7 +215,8 @@ impl<S: Store> Api<S> {
         }
         drop(place);
         let text = body.await?;
-        Ok((text, Some(self.in_flight.enter()?)))
+        let place = self.in_flight.enter().ok_or(Refusal::Overloaded)?;
+        Ok((text, Some(place)))
     }
 
     async fn on_session(&self, id: SessionId, call: SessionCall, body: &[u8]) -> Result<Answer, Refusal> {

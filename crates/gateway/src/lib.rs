@@ -16,6 +16,7 @@ pub mod admin;
 pub mod api;
 pub mod config;
 pub mod healthcheck;
+pub mod in_flight;
 pub mod logging;
 pub mod metrics;
 pub mod server;

@@ -122,6 +122,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
         header_timeout: flags.header_timeout,
         idle_timeout: flags.idle_timeout,
         most: flags.max_connections.get(),
+        calls: Some(api.in_flight()),
         metrics: Some(metrics.clone()),
     };
     for listener in listeners {
@@ -130,8 +131,10 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
         let answer = move |request| Arc::clone(&api).answer(request);
         tokio::spawn(serve(listener, connections.clone(), drain.watch(), answer));
     }
-    let (begun, admin_connections) =
-        (tokio::sync::watch::Sender::new(false), Connections { most: ADMIN_CONNECTIONS, metrics: None, ..connections });
+    let (begun, admin_connections) = (
+        tokio::sync::watch::Sender::new(false),
+        Connections { most: ADMIN_CONNECTIONS, calls: None, metrics: None, ..connections },
+    );
     let admin = Arc::new(Admin::new(Arc::clone(&api), metrics, begun.subscribe()));
     for listener in admin_listeners {
         tracing::info!(address = %listener.address()?, "serving the admin port");

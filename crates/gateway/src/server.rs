@@ -21,12 +21,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval_at};
 
+use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 
 use self::activity::{Activity, Watch, Watched};
 use self::places::Places;
 
-pub use activity::{Refused, Trusted};
+pub use activity::Trusted;
 pub use listener::{BindError, Listener};
 
 /// After an `accept` failed, most likely for want of file descriptors.
@@ -50,6 +51,8 @@ pub struct Connections {
     pub idle_timeout: Duration,
     /// How many there may be at a time.
     pub most: usize,
+    /// The calls that come on them: while there are many, connections are read in turn. `None` is to read them as they come.
+    pub calls: Option<InFlight>,
     /// Where they are counted, if they are.
     pub metrics: Option<Metrics>,
 }
@@ -130,13 +133,14 @@ where
         let counted = connections.metrics.as_ref().map(Metrics::connection);
         let (http, drain, answer) = (Arc::clone(&http), drain.clone(), answer.clone());
         let watch = Watch::new(connections.header_timeout, connections.idle_timeout);
+        let calls = connections.calls.clone();
         tokio::spawn(async move {
             match stream {
                 listener::Stream::Tcp(stream) => {
-                    converse(&http, Watched::new(stream, activity), watch, drain, answer).await;
+                    converse(&http, Watched::new(stream, activity, calls), watch, drain, answer).await;
                 }
                 listener::Stream::Unix(stream) => {
-                    converse(&http, Watched::new(stream, activity), watch, drain, answer).await;
+                    converse(&http, Watched::new(stream, activity, calls), watch, drain, answer).await;
                 }
             }
             drop((place, counted));
@@ -173,9 +177,6 @@ async fn converse<I, H, F>(
             let answer = answered.await;
             if answer.extensions().get::<Trusted>().is_some() {
                 open.activity().trust();
-            }
-            if answer.extensions().get::<Refused>().is_some() {
-                open.activity().refused();
             }
             drop(open);
             Ok::<_, Infallible>(answer)

@@ -10,20 +10,13 @@ use std::time::Duration;
 use hyper::Version;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::{Sleep, sleep};
+
+use crate::in_flight::InFlight;
 
 /// The mark of an answer to a caller with a good token, in the answer's extensions. Connections without one have to make
 /// room for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusted;
-
-/// The mark of an answer to a caller for whom there is too much to do.
-#[derive(Clone, Copy, Debug)]
-pub struct Refused;
-
-/// How long a connection is not read on which a call was refused. What comes meanwhile is read in one go: of many callers on
-/// many connections, each of whom is refused, most of the work is reading and writing for each of them alone.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// The requests of one connection, and what is read in between.
 #[derive(Default)]
@@ -34,8 +27,6 @@ pub(super) struct Activity {
     /// Whether bytes came with which a request's head may have begun, and its end did not yet.
     has_begun: AtomicBool,
     is_trusted: AtomicBool,
-    /// Whether a call was refused since the last read, because there is too much to do.
-    is_refused: AtomicBool,
     /// Of HTTP/2 there are bytes that begin no request.
     is_http2: AtomicBool,
     pub(super) is_unwanted: Notify,
@@ -56,11 +47,6 @@ impl Activity {
     /// The caller has shown a good token.
     pub(super) fn trust(&self) {
         self.is_trusted.store(true, Ordering::Relaxed);
-    }
-
-    /// There was too much to do for one of its calls.
-    pub(super) fn refused(&self) {
-        self.is_refused.store(true, Ordering::Relaxed);
     }
 
     /// Whether it may be closed to make room: nobody waits for an answer, nobody has shown a token.
@@ -128,42 +114,46 @@ impl Watch {
     }
 }
 
-/// A stream whose reads are noticed, and put off where they bring more than can be done.
+/// A stream whose reads are noticed, and wait for their turn where they bring more than can be done.
 pub(super) struct Watched<I> {
     stream: I,
     activity: Arc<Activity>,
-    pause: Option<Pin<Box<Sleep>>>,
+    calls: Option<InFlight>,
+    turn: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl<I> Watched<I> {
-    pub(super) const fn new(stream: I, activity: Arc<Activity>) -> Self {
-        Self { stream, activity, pause: None }
+    pub(super) const fn new(stream: I, activity: Arc<Activity>, calls: Option<InFlight>) -> Self {
+        Self { stream, activity, calls, turn: None }
     }
 
     pub(super) const fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 
-    /// Waits while the connection pauses.
-    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.activity.is_refused.swap(false, Ordering::Relaxed) && self.pause.is_none() {
-            self.pause = Some(Box::pin(sleep(PAUSE)));
+    /// Waits while other connections come first; whether it has waited.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        if self.turn.is_none() {
+            let Some(calls) = self.calls.as_ref().filter(|calls| !calls.is_roomy()) else { return Poll::Ready(false) };
+            self.turn = Some(Box::pin(calls.clone().turn()));
         }
-        if let Some(pause) = &mut self.pause {
-            ready!(pause.as_mut().poll(cx));
-            self.pause = None;
+        if let Some(turn) = &mut self.turn {
+            ready!(turn.as_mut().poll(cx));
+            self.turn = None;
         }
-        Poll::Ready(())
+        Poll::Ready(true)
     }
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Watched<I> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_pause(cx));
+        let has_waited = ready!(self.poll_turn(cx));
         let before = buffer.filled().len();
         let poll = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
             self.activity.has_read();
+        } else if let Some(calls) = self.calls.as_ref().filter(|_| has_waited) {
+            calls.pass();
         }
         poll
     }
@@ -197,7 +187,12 @@ impl<I: AsyncWrite + Unpin> AsyncWrite for Watched<I> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::Instant;
+
     use super::*;
+    use crate::metrics::Metrics;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -232,5 +227,24 @@ mod tests {
             // A ping of HTTP/2 begins no request.
             assert_eq!(looks, if version == Version::HTTP_2 { 5 } else { 1 });
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_much_is_to_be_done_what_comes_waits() {
+        let calls = InFlight::new(1, Metrics::default());
+        let (mut caller, stream) = duplex(64);
+        let mut stream = Watched::new(stream, Arc::default(), Some(calls.clone()));
+        caller.write_all(b"first").await.unwrap();
+        let place = calls.enter();
+        let mut first = [0; 5];
+        assert!(stream.read_exact(&mut first).now_or_never().is_none(), "nothing is read");
+        drop(place);
+        assert!(stream.read_exact(&mut first).now_or_never().is_some(), "it is there, and there is room");
+
+        let _place = calls.enter();
+        caller.write_all(b"later").await.unwrap();
+        let started = Instant::now();
+        stream.read_exact(&mut first).await.unwrap();
+        assert!(started.elapsed() > Duration::ZERO && &first == b"later", "it is not waited for any longer");
     }
 }
