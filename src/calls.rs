@@ -3,10 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use session_core::exchange::LookUp;
-use session_core::id::SessionId;
-use session_core::time::UnixSeconds;
-use session_core::version::Version;
+use session::id::SessionId;
+use session::time::UnixSeconds;
+use session::version::Version;
+use session_filter::exchange::LookUp;
 
 use crate::context::ById;
 

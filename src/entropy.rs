@@ -1,6 +1,6 @@
 //! Random session ids, drawn in bulk: one hostcall for many requests.
 
-use session_core::id::SessionId;
+use session::id::SessionId;
 
 const IDS: usize = 64;
 

@@ -2,8 +2,8 @@
 
 use session_abi::Verdict;
 use session_abi::hostcalls::Side;
-use session_core::config::Config;
-use session_core::exchange::{Answer, Exchange, Request, Step};
+use session_filter::config::Config;
+use session_filter::exchange::{Answer, Exchange, Request, Step};
 
 use crate::calls::Caller;
 use crate::context::ById;

@@ -3,13 +3,13 @@
 use std::cell::OnceCell;
 use std::time::Duration;
 
+use session::time::UnixSeconds;
 use session_abi::hostcalls::{self, Buffer, Level, Map, Refused, Side};
 use session_abi::pairs::Pairs;
-use session_core::binding::Binding;
-use session_core::cache::{self, SlotWrite, Slots};
-use session_core::edit::{Edit, Headers, LocalReply};
-use session_core::exchange::{Callout, Identity, ResponseHeaders, Trace};
-use session_core::time::UnixSeconds;
+use session_filter::binding::Binding;
+use session_filter::cache::{self, SlotWrite, Slots};
+use session_filter::edit::{Edit, Headers, LocalReply};
+use session_filter::exchange::{Callout, Identity, ResponseHeaders, Trace};
 
 /// The time of one callback, read from the host once it is needed.
 #[derive(Default)]
@@ -55,7 +55,7 @@ pub(crate) fn answer(headers_count: usize, body_size: usize) -> Received {
     Received { headers: headers.unwrap_or_default(), body: body.unwrap_or_default() }
 }
 
-/// Applies edits in order. The host refuses none of them: the names are the core's own or the request's.
+/// Applies edits in order. The host refuses none of them: the names are the filter's own or the request's.
 pub(crate) fn apply(side: Side, edits: &[Edit]) {
     let map = match side {
         Side::Request => Map::Request,

@@ -1,6 +1,6 @@
 //! The Envoy filter: callbacks in, hostcalls out.
 //!
-//! Every decision is [`session_core`]'s. This crate hands it what Envoy says and carries out the
+//! Every decision is [`session_filter`]'s. This crate hands it what Envoy says and carries out the
 //! steps it returns. Nothing here may panic: a panic ends the VM of a whole worker.
 //!
 //! | module | is |

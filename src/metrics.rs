@@ -1,4 +1,4 @@
-//! The metrics of `session_core` as Envoy's.
+//! The metrics of `session_filter` as Envoy's.
 //!
 //! A request only adds to numbers in the VM's own memory. The worker hands them to Envoy about once a second:
 //! one hostcall for each counter that has grown, however many requests there were.
@@ -8,7 +8,7 @@ use std::cell::Cell;
 use session_abi::hostcalls::{self, Metric as Kind};
 
 use crate::host;
-use session_core::counter::{CALLOUT_MS, Counter, Counts};
+use session_filter::counter::{CALLOUT_MS, Counter, Counts};
 
 /// One metric of Envoy's, and by how much it is behind.
 struct Metric {

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use session_core::exchange::{Exchange, LookUp};
-use session_core::id::SessionId;
-use session_core::time::UnixSeconds;
+use session::id::SessionId;
+use session::time::UnixSeconds;
+use session_filter::exchange::{Exchange, LookUp};
 
 /// The most touches under way at a time, so that a thousand streams that began together are no burst of calls. The others
 /// wait for the next look; a map has another order each time, so none waits for ever.

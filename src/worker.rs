@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use session::id::SessionId;
+use session::time::UnixSeconds;
 use session_abi::hostcalls::Side;
-use session_core::config::Config;
-use session_core::counter::Counts;
-use session_core::edit::{GrpcStatus, LocalReply};
-use session_core::exchange::{Answer, Callout, Exchange, LookUp, Step, Trace};
-use session_core::id::SessionId;
-use session_core::time::UnixSeconds;
+use session_filter::config::Config;
+use session_filter::counter::Counts;
+use session_filter::edit::{GrpcStatus, LocalReply};
+use session_filter::exchange::{Answer, Callout, Exchange, LookUp, Step, Trace};
 
 use crate::calls::{Caller, Calls};
 use crate::entropy::Entropy;

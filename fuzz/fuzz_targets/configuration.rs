@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_core::config::Config;
+use session_filter::config::Config;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Err(error) = Config::parse(bytes, |_| Some("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=".into())) {

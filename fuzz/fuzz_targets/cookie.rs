@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_core::cookie;
+use session_filter::cookie;
 
 fuzz_target!(|lines: Vec<Vec<u8>>| {
     let take = |lines: &[Vec<u8>]| {

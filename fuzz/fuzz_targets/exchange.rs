@@ -7,15 +7,15 @@ use std::sync::LazyLock;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use session_core::binding::Binding;
-use session_core::cache::Slots;
-use session_core::config::Config;
-use session_core::edit::{Edit, Headers};
-use session_core::exchange::{Answer, Exchange, Request, ResponseHeaders, Step};
-use session_core::id::SessionId;
-use session_core::time::UnixSeconds;
-use session_core::token::Token;
-use session_core::version::Version;
+use session_filter::binding::Binding;
+use session_filter::cache::Slots;
+use session_filter::config::Config;
+use session_filter::edit::{Edit, Headers};
+use session_filter::exchange::{Answer, Exchange, Request, ResponseHeaders, Step};
+use session::id::SessionId;
+use session::time::UnixSeconds;
+use session_filter::token::Token;
+use session::version::Version;
 
 const CONFIGURATIONS: [&str; 5] = [
     r#""create":"lazy""#,
@@ -221,7 +221,7 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
     }
 });
 
-/// Whatever the core itself writes into a header is visible ASCII; what it passes on of
+/// Whatever the filter itself writes into a header is visible ASCII; what it passes on of
 /// others' cookies and directives goes on as it came.
 fn check(step: Step) {
     let is_passed_on = |name: &str| matches!(name, "cookie" | "set-cookie" | "cache-control");

@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_core::merge_patch;
-use session_core::record::{Change, Rotation, Stored, Write, WriteId};
-use session_core::time::{Seconds, UnixSeconds};
+use session::merge_patch;
+use session::record::{Change, Rotation, Stored, Write, WriteId};
+use session::time::{Seconds, UnixSeconds};
 
 // The stored value, a zero byte, the patch.
 fuzz_target!(|input: &[u8]| {

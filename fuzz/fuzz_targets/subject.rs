@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_core::id::SessionId;
-use session_core::subject::{Epoch, Subject};
+use session::id::SessionId;
+use session::subject::{Epoch, Subject};
 
 fuzz_target!(|input: &[u8]| {
     let stranger = SessionId::from_bytes([7; 16]);

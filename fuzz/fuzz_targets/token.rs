@@ -3,9 +3,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use session_core::binding::Binding;
-use session_core::secret::Secret;
-use session_core::token::Keyring;
+use session_filter::binding::Binding;
+use session_filter::secret::Secret;
+use session_filter::token::Keyring;
 
 thread_local! {
     static KEYRING: Keyring = keyring();

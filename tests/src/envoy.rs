@@ -13,7 +13,7 @@ use std::process::Command;
 use std::thread;
 
 use serde_json::{Value, json};
-use session_core::merge_patch;
+use session::merge_patch;
 use tempfile::TempDir;
 
 use crate::built;

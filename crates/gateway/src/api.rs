@@ -20,7 +20,7 @@ use futures_util::FutureExt as _;
 use http_body_util::Full;
 use hyper::body::Body;
 use hyper::{HeaderMap, Method, Request, Response};
-use session_core::id::SessionId;
+use session::id::SessionId;
 use tokio::time::timeout;
 
 use self::call::{Call, Route, SessionCall};

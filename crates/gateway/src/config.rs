@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use session_core::subject::{Beyond, SessionLimit, Subject};
+use session::subject::{Beyond, SessionLimit, Subject};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::store::Keyspace;

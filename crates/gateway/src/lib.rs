@@ -10,7 +10,7 @@
 //! | [`store`] | keeps bytes under keys: in memory or in memcached |
 //! | [`config`], [`logging`], [`metrics`], [`admin`], [`healthcheck`](mod@healthcheck) | how operators see and steer it |
 //!
-//! What a session is and how a write changes it is decided in [`session_core::record`], without I/O.
+//! What a session is and how a write changes it is decided in [`session::record`], without I/O.
 
 pub mod admin;
 pub mod api;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use session_core::time::Seconds;
+use session::time::Seconds;
 use session_gateway::admin::Admin;
 use session_gateway::api::{Api, Limits};
 use session_gateway::config::{Command, Flags, Listen, StoreUrl, TOKEN_ENV, TokenError, Tokens};

@@ -20,12 +20,12 @@ mod subjects;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use session_core::id::SessionId;
-use session_core::principal::Principal;
-use session_core::record::{ChangeError, Session, Stored, Tombstone};
-use session_core::subject::SessionLimit;
-use session_core::time::{Seconds, UnixSeconds};
-use session_core::version::Version;
+use session::id::SessionId;
+use session::principal::Principal;
+use session::record::{ChangeError, Session, Stored, Tombstone};
+use session::subject::SessionLimit;
+use session::time::{Seconds, UnixSeconds};
+use session::version::Version;
 use tokio::time::timeout;
 
 use self::background::Background;

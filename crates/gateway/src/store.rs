@@ -13,9 +13,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use session_core::id::SessionId;
-use session_core::principal::Principal;
-use session_core::time::Seconds;
+use session::id::SessionId;
+use session::principal::Principal;
+use session::time::Seconds;
 
 pub use counted::Counted;
 pub use memcached::Memcached;

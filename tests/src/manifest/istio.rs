@@ -17,7 +17,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use session_core::merge_patch;
+use session::merge_patch;
 
 use self::wasm_plugin::AUTHZ;
 use super::backends::host_name;

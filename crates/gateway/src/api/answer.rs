@@ -7,8 +7,8 @@ use hyper::body::Body as _;
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
-use session_core::gateway_api as names;
-use session_core::id::SessionId;
+use session::gateway_api as names;
+use session::id::SessionId;
 
 use super::Answer;
 use crate::sessions::{Live, Named};

@@ -3,13 +3,13 @@
 use hyper::Method;
 use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
-use session_core::gateway_api as names;
-use session_core::id::SessionId;
-use session_core::merge_patch;
-use session_core::principal::{Principal, Realm};
-use session_core::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
-use session_core::time::Seconds;
-use session_core::version::Version;
+use session::gateway_api as names;
+use session::id::SessionId;
+use session::merge_patch;
+use session::principal::{Principal, Realm};
+use session::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
+use session::time::Seconds;
+use session::version::Version;
 
 use super::fields::Fields;
 use super::problem::Refusal;

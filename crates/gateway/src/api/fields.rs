@@ -2,10 +2,10 @@
 
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue, IF_MATCH};
-use session_core::principal::Realm;
-use session_core::record::WriteId;
-use session_core::time::Seconds;
-use session_core::version::Version;
+use session::principal::Realm;
+use session::record::WriteId;
+use session::time::Seconds;
+use session::version::Version;
 
 use super::problem::Refusal;
 use crate::sessions::Precondition;
@@ -60,7 +60,7 @@ impl<'a> Fields<'a> {
 
     /// The media type without its parameters, as it is compared: in lower case. Only ours are recognised.
     pub(super) fn media_type(&self) -> Result<Option<&'static str>, Refusal> {
-        use session_core::gateway_api::{MERGE_PATCH_TYPE, MERGE_PATCHES_TYPE};
+        use session::gateway_api::{MERGE_PATCH_TYPE, MERGE_PATCHES_TYPE};
         let Some(value) = self.single(CONTENT_TYPE.as_str())? else {
             return Ok(None);
         };

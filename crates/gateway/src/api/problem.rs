@@ -5,8 +5,8 @@ use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use serde::Serialize;
-use session_core::gateway_api as names;
-use session_core::record::ChangeError;
+use session::gateway_api as names;
+use session::record::ChangeError;
 
 use super::{Answer, answer};
 use crate::metrics::TooMuch;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use session_core::id::SessionId;
-use session_core::record::{Change, NewSession, Session, Write, WriteId};
-use session_core::time::{Seconds, UnixSeconds};
+use session::id::SessionId;
+use session::record::{Change, NewSession, Session, Write, WriteId};
+use session::time::{Seconds, UnixSeconds};
 
 use super::line::Attempts;
 use super::outcome::{Created, Live, Precondition, SessionError};

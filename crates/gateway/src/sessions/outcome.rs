@@ -1,10 +1,10 @@
 //! What calls on sessions come to.
 
-use session_core::id::SessionId;
-use session_core::record::{ChangeError, DecodeError, Session};
-use session_core::subject::TooManySessions;
-use session_core::time::{Seconds, UnixSeconds};
-use session_core::version::Version;
+use session::id::SessionId;
+use session::record::{ChangeError, DecodeError, Session};
+use session::subject::TooManySessions;
+use session::time::{Seconds, UnixSeconds};
+use session::version::Version;
 
 use crate::store::StoreError;
 

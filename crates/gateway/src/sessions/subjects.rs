@@ -1,16 +1,16 @@
 //! The records of subjects in the store: sessions are bound to them, admitted by them, ended with them.
 //!
-//! What a record says is decided in [`session_core::subject`]; here it is read, and written by compare-and-swap.
+//! What a record says is decided in [`session::subject`]; here it is read, and written by compare-and-swap.
 
 use std::sync::Arc;
 
 use futures_util::future::{join_all, try_join_all};
-use session_core::id::SessionId;
-use session_core::principal::Principal;
-use session_core::record::{DecodeError, Session, Stored, Tombstone};
-use session_core::subject::{Epoch, Member, Subject};
-use session_core::time::{Seconds, UnixSeconds};
-use session_core::version::Version;
+use session::id::SessionId;
+use session::principal::Principal;
+use session::record::{DecodeError, Session, Stored, Tombstone};
+use session::subject::{Epoch, Member, Subject};
+use session::time::{Seconds, UnixSeconds};
+use session::version::Version;
 use tokio::time::timeout;
 
 use super::line::{Attempts, Line};

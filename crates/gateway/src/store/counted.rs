@@ -1,6 +1,6 @@
 //! A store whose operations are counted.
 
-use session_core::time::Seconds;
+use session::time::Seconds;
 
 use super::{Cas, Entry, Key, Replaced, Store, StoreError};
 use crate::metrics::Metrics;

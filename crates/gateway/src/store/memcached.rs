@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memcache::exp::{Get, GetResult, Meta, MutationStatus, Set, Ttl};
-use session_core::time::Seconds;
+use session::time::Seconds;
 use tokio::task::JoinSet;
 
 use self::node::Node;

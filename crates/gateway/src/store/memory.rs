@@ -9,7 +9,7 @@ use moka::Expiry;
 use moka::ops::compute::{CompResult, Op};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use session_core::time::Seconds;
+use session::time::Seconds;
 
 use super::{Cas, Entry, Key, Replaced, Store, StoreError};
 

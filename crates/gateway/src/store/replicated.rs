@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_ok};
-use session_core::time::Seconds;
+use session::time::Seconds;
 
 use self::lineage::Lineage;
 use self::node::{Copy, Node, Seen, Written};

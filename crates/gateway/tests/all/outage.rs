@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hyper::StatusCode;
-use session_core::id::SessionId;
-use session_core::time::Seconds;
+use session::id::SessionId;
+use session::time::Seconds;
 use session_gateway::store::memcached::Transport;
 use session_gateway::store::{Keyspace, Memcached as Client, Store as _};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use session_core::time::Seconds;
+use session::time::Seconds;
 use session_gateway::api::{Api, Limits};
 use session_gateway::config::Tokens;
 use session_gateway::metrics::Metrics;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use session_core::id::SessionId;
-use session_core::time::Seconds;
+use session::id::SessionId;
+use session::time::Seconds;
 use session_gateway::metrics::Metrics;
 use session_gateway::store::memcached::Transport;
 use session_gateway::store::replicated::PING_EVERY;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use serde_json::json;
-use session_core::id::SessionId;
-use session_core::record::{Change, NewSession, Rotation, Timeouts};
-use session_core::time::Seconds;
+use session::id::SessionId;
+use session::record::{Change, NewSession, Rotation, Timeouts};
+use session::time::Seconds;
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Precondition, SessionError, Sessions, Settings, Touch};
 use session_gateway::store::memcached::Transport;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use session_core::time::Seconds;
+use session::time::Seconds;
 
 use super::lineage::Lineage;
 use crate::metrics::Metrics;

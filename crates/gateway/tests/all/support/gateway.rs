@@ -12,7 +12,7 @@ use hyper::{Request, StatusCode};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use session_core::id::SessionId;
+use session::id::SessionId;
 
 use super::http::{Connection, Reply};
 use super::{PATIENCE, eventually, fresh_id};

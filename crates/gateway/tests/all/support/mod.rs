@@ -22,12 +22,12 @@ pub(crate) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> b
 pub(crate) fn fresh_id() -> String {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).unwrap();
-    session_core::id::SessionId::from_bytes(bytes).to_string()
+    session::id::SessionId::from_bytes(bytes).to_string()
 }
 
 /// Who `alice` is without a realm.
-pub(crate) fn alice() -> session_core::principal::Principal {
-    session_core::principal::Principal { realm: None, subject: "alice".to_owned() }
+pub(crate) fn alice() -> session::principal::Principal {
+    session::principal::Principal { realm: None, subject: "alice".to_owned() }
 }
 
 /// The same tests over each store, with these flags.

@@ -1,0 +1,395 @@
+//! Copies of sessions that a proxy keeps for a while.
+//!
+//! The place is a fixed number of slots, because in Envoy's shared data nothing can ever be deleted. A
+//! session has one slot, by its id; another session in it is simply replaced. So memory is bounded by
+//! slots × (`max_data_bytes` + some), whatever clients send. The marks that a cookie was replaced have slots of their own.
+//!
+//! Four rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
+//! seen no newer version and were issued before it was fetched (read-your-writes), a newer version is never replaced by
+//! an older one of the same session, the end of a session leaves a mark that no copy from before it replaces, and what
+//! was fetched in the future, because the clock has been set back since, is worth nothing.
+
+use crate::config::Cache;
+use crate::found::{Data, Found};
+use session::id::SessionId;
+use session::rotation::Grace;
+use session::time::{Seconds, UnixSeconds};
+use session::version::Version;
+
+/// How long the mark of an ended session holds its slot against that session: longer than any
+/// lookup that was under way when it ended.
+const END_MARK: Seconds = Seconds::new(60);
+
+/// How many slots there are for the marks of [`is_replaced`], beside those for sessions: copies must not push them out.
+const MARKS: u32 = 4096;
+
+const FORMAT: u8 = 4;
+
+const FOUND: u8 = 0;
+const ENDED: u8 = 1;
+const REPLACED: u8 = 2;
+
+/// The slots, wherever they are.
+pub trait Slots {
+    /// What is in a slot; `None` if there never was anything.
+    fn read(&self, slot: u32) -> Option<Vec<u8>>;
+}
+
+/// What to put into which slot, if [`replaces`] agrees with what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotWrite {
+    /// The slot.
+    pub slot: u32,
+    /// Its new content.
+    pub value: Vec<u8>,
+}
+
+/// One slot's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) id: SessionId,
+    /// When the gateway was asked.
+    pub(crate) fetched: UnixSeconds,
+    /// What the slot says of the session.
+    pub(crate) state: State,
+}
+
+/// What is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It was found like this.
+    Found(Found),
+    /// It has ended.
+    Ended,
+    /// A client's cookie for it was replaced by one for another session: see [`is_replaced`].
+    Replaced,
+}
+
+/// The slot of a session.
+#[must_use]
+pub fn slot(id: SessionId, slots: u32) -> u32 {
+    // Ids are random, or keyed hashes: any part of one is evenly spread.
+    let [a, b, c, d, ..] = *id.as_bytes();
+    u32::from_be_bytes([a, b, c, d]) % slots.max(1)
+}
+
+/// Whether `new` may take the place of `existing`.
+#[must_use]
+pub fn replaces(existing: &[u8], new: &[u8]) -> bool {
+    let (Some(existing), Some(new)) = (Head::read(&mut Reader(existing)), Head::read(&mut Reader(new))) else {
+        return true;
+    };
+    if existing.id != new.id {
+        return true;
+    }
+    // No lookup takes that long: the clock was set back.
+    if existing.fetched > new.fetched.plus(END_MARK) {
+        return true;
+    }
+    match (existing.life, new.life) {
+        (Life::Ended | Life::Replaced, Life::Found { .. }) => new.fetched > existing.fetched.plus(END_MARK),
+        (_, Life::Ended | Life::Replaced) => true,
+        // A derived id may be used again: what was created later counts, whatever its version.
+        (Life::Found { created, version }, Life::Found { created: new_created, version: new_version }) => {
+            (new_created, new_version, new.fetched) >= (created, version, existing.fetched)
+        }
+    }
+}
+
+/// Whether a client's cookie for this session was replaced a moment ago, as far as this proxy knows. Answers that come
+/// later then leave the client's cookie alone: it may be a better one than they have. `began` is when the request came.
+pub(crate) fn is_replaced(
+    slots: &impl Slots,
+    id: SessionId,
+    config: &Cache,
+    began: UnixSeconds,
+    now: UnixSeconds,
+) -> bool {
+    let entry = slots.read(mark(id, config)).and_then(|bytes| Entry::decode(&bytes, config.layout));
+    entry.is_some_and(|entry| {
+        // A request that comes after it may have been sent before it.
+        let is_late = began <= entry.fetched || now.since(entry.fetched) < END_MARK;
+        entry.id == id && entry.state == State::Replaced && is_late && entry.fetched <= now
+    })
+}
+
+/// What decides between two entries.
+struct Head {
+    id: SessionId,
+    fetched: UnixSeconds,
+    life: Life,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Found { created: UnixSeconds, version: Version },
+    Ended,
+    Replaced,
+}
+
+impl Head {
+    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let [FORMAT] = reader.array()? else { return None };
+        let id = SessionId::from_bytes(reader.array()?);
+        let fetched = reader.moment()?;
+        let life = match reader.array()? {
+            [ENDED] => Life::Ended,
+            [REPLACED] => Life::Replaced,
+            [FOUND] => Life::Found { created: reader.moment()?, version: reader.version()? },
+            _ => return None,
+        };
+        Some(Self { id, fetched, life })
+    }
+}
+
+impl SlotWrite {
+    /// Keeps a session as it was when the gateway was asked; `None` marks its end.
+    pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, config: &Cache) -> Self {
+        let value = match found {
+            Some(found) => encode_found(id, fetched, found, config.layout),
+            None => head(id, fetched, ENDED),
+        };
+        Self { slot: slot(id, config.slots), value }
+    }
+
+    /// Remembers for a while that a client's cookie for this session was replaced: see [`is_replaced`].
+    pub(crate) fn replaced(id: SessionId, now: UnixSeconds, config: &Cache) -> Self {
+        Self { slot: mark(id, config), value: head(id, now, REPLACED) }
+    }
+}
+
+/// The slot of a session's mark.
+fn mark(id: SessionId, config: &Cache) -> u32 {
+    config.slots.saturating_add(slot(id, MARKS))
+}
+
+fn head(id: SessionId, fetched: UnixSeconds, kind: u8) -> Vec<u8> {
+    let mut writer = Vec::with_capacity(if kind == FOUND { 128 } else { 32 });
+    writer.push(FORMAT);
+    writer.extend(id.as_bytes());
+    writer.extend(fetched.get().to_be_bytes());
+    writer.push(kind);
+    writer
+}
+
+fn encode_found(id: SessionId, fetched: UnixSeconds, found: &Found, layout: u32) -> Vec<u8> {
+    let mut writer = head(id, fetched, FOUND);
+    writer.extend(found.created.get().to_be_bytes());
+    writer.extend(found.version.get().to_be_bytes());
+    writer.extend(layout.to_be_bytes());
+    writer.extend(found.min_version.get().to_be_bytes());
+    let (until, from) = found.grace.map_or((0, 0), |grace| (grace.until.get(), grace.from.get()));
+    writer.extend(until.to_be_bytes());
+    writer.extend(from.to_be_bytes());
+    writer.extend(found.expires.get().to_be_bytes());
+    writer.extend(found.auth_time.map_or(0, UnixSeconds::get).to_be_bytes());
+    text(&mut writer, found.subject.as_deref());
+    text(&mut writer, found.upstream_cookie.as_deref());
+    writer.extend(length(found.exposed.len()));
+    for value in &found.exposed {
+        text(&mut writer, value.as_deref());
+    }
+    match &found.data {
+        Data::Whole(data) => {
+            writer.push(1);
+            writer.extend(data);
+        }
+        Data::Omitted(bytes) => {
+            writer.push(0);
+            writer.extend(length(*bytes));
+        }
+    }
+    writer
+}
+
+impl Entry {
+    /// `None` for anything that was not written as a [`SlotWrite`], by another version of it, or in another layout.
+    pub(crate) fn decode(bytes: &[u8], layout: u32) -> Option<Self> {
+        let mut reader = Reader(bytes);
+        let Head { id, fetched, life } = Head::read(&mut reader)?;
+        let (created, version) = match life {
+            Life::Ended => return Some(Self { id, fetched, state: State::Ended }),
+            Life::Replaced => return Some(Self { id, fetched, state: State::Replaced }),
+            Life::Found { created, version } => (created, version),
+        };
+        if reader.array().map(u32::from_be_bytes)? != layout {
+            return None;
+        }
+        let min_version = reader.version()?;
+        let (until, from) = (reader.moment()?, reader.version()?);
+        let expires = reader.moment()?;
+        let auth_time = reader.moment()?;
+        let subject = reader.text().ok()?;
+        let upstream_cookie = reader.text().ok()?;
+        let count = reader.length()?;
+        // Not by the count: it is not to be trusted with an allocation.
+        let exposed = (0..count).map(|_| reader.text()).collect::<Result<Vec<_>, _>>().ok()?;
+        let data = match reader.array()? {
+            [1] => Data::Whole(reader.0.to_vec()),
+            _ => Data::Omitted(reader.length()?),
+        };
+        let grace = (until > UnixSeconds::default()).then_some(Grace { from, until });
+        let auth_time = (auth_time > UnixSeconds::default()).then_some(auth_time);
+        let found =
+            Found { version, min_version, grace, created, expires, subject, auth_time, upstream_cookie, data, exposed };
+        Some(Self { id, fetched, state: State::Found(found) })
+    }
+}
+
+fn length(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
+}
+
+/// A text with its length, `u32::MAX` for none.
+fn text(writer: &mut Vec<u8>, text: Option<&str>) {
+    match text {
+        Some(text) => {
+            writer.extend(length(text.len()));
+            writer.extend(text.as_bytes());
+        }
+        None => writer.extend(u32::MAX.to_be_bytes()),
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+/// The bytes are not what was written.
+struct Garbled;
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (array, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*array)
+    }
+
+    fn moment(&mut self) -> Option<UnixSeconds> {
+        self.array().map(u64::from_be_bytes).map(UnixSeconds::new)
+    }
+
+    fn version(&mut self) -> Option<Version> {
+        self.array().map(u32::from_be_bytes).map(Version::new)
+    }
+
+    fn length(&mut self) -> Option<usize> {
+        self.array().map(u32::from_be_bytes).and_then(|length| usize::try_from(length).ok())
+    }
+
+    fn text(&mut self) -> Result<Option<String>, Garbled> {
+        let length = self.array().map(u32::from_be_bytes).ok_or(Garbled)?;
+        if length == u32::MAX {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(|_| Garbled)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(Garbled)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).map(Some).map_err(|_| Garbled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LAYOUT: u32 = 7;
+
+    impl Entry {
+        fn encode(&self) -> Vec<u8> {
+            match &self.state {
+                State::Found(found) => encode_found(self.id, self.fetched, found, LAYOUT),
+                State::Ended => head(self.id, self.fetched, ENDED),
+                State::Replaced => head(self.id, self.fetched, REPLACED),
+            }
+        }
+    }
+
+    prop_compose! {
+        fn entry()(
+            id in 0..3_u8,
+            fetched in 0..200_u64,
+            version in 1..5_u32,
+            numbers: (u32, u64, u64),
+            grace: Option<(u32, u32)>,
+            auth_time: Option<u32>,
+            texts: (Option<String>, Option<String>, Vec<Option<String>>),
+            data in prop_oneof![any::<Vec<u8>>().prop_map(Data::Whole), any::<u32>().prop_map(|n| Data::Omitted(n as usize))],
+            kind in 0..6_u8,
+        ) -> Entry {
+            let found = Found {
+                version: Version::new(version),
+                min_version: Version::new(numbers.0),
+                grace: grace.map(|(until, from)| Grace {
+                    until: UnixSeconds::new(u64::from(until) + 1), from: Version::new(from),
+                }),
+                created: UnixSeconds::new(numbers.1 % 3),
+                expires: UnixSeconds::new(numbers.2),
+                subject: texts.0,
+                auth_time: auth_time.map(|time| UnixSeconds::new(u64::from(time) + 1)),
+                upstream_cookie: texts.1,
+                data,
+                exposed: texts.2,
+            };
+            Entry {
+                id: SessionId::from_bytes([id; 16]),
+                fetched: UnixSeconds::new(fetched),
+                state: match kind { 0 => State::Ended, 1 => State::Replaced, _ => State::Found(found) },
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn written_and_read_back(entry in entry()) {
+            let bytes = entry.encode();
+            let in_another_layout = Entry::decode(&bytes, LAYOUT + 1);
+            prop_assert_eq!(in_another_layout.is_some(), !matches!(entry.state, State::Found(_)));
+            prop_assert_eq!(Entry::decode(&bytes, LAYOUT), Some(entry));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>, entry in entry(), end: proptest::sample::Index) {
+            let _ = Entry::decode(&bytes, LAYOUT);
+            let whole = entry.encode();
+            let _ = Entry::decode(&whole[..end.index(whole.len())], LAYOUT);
+            prop_assert!(replaces(&bytes, &whole));
+        }
+
+        /// Whatever is offered to a slot in whatever order: the newest version of the session created last stays.
+        #[test]
+        fn no_older_version_replaces_a_newer_one(entries in proptest::collection::vec(entry(), 1..20)) {
+            let mut slot: Option<Entry> = None;
+            for new in entries {
+                let is_replaced = slot.as_ref().is_none_or(|old| replaces(&old.encode(), &new.encode()));
+                if let (Some(old), true) = (&slot, is_replaced) && old.id == new.id {
+                    let is_set_back = old.fetched.since(new.fetched) > END_MARK;
+                    let is_over = new.fetched.since(old.fetched) > END_MARK;
+                    match (&old.state, &new.state) {
+                        _ if is_set_back => {}
+                        (State::Found(old), State::Found(new)) => {
+                            prop_assert!((new.created, new.version) >= (old.created, old.version));
+                        }
+                        (State::Ended | State::Replaced, State::Found(_)) => prop_assert!(is_over),
+                        (_, State::Ended | State::Replaced) => {}
+                    }
+                }
+                if is_replaced {
+                    slot = Some(new);
+                }
+            }
+        }
+
+        #[test]
+        fn slots_are_within_bounds(id: [u8; 16], slots in 1..100_000_u32) {
+            prop_assert!(slot(SessionId::from_bytes(id), slots) < slots);
+        }
+    }
+
+    #[test]
+    fn another_session_is_simply_replaced() {
+        let entry =
+            |id| Entry { id: SessionId::from_bytes([id; 16]), fetched: UnixSeconds::new(0), state: State::Ended };
+        assert!(replaces(&entry(1).encode(), &entry(2).encode()));
+        assert_eq!(slot(SessionId::from_bytes([9; 16]), 0), 0);
+    }
+}

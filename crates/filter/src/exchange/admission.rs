@@ -1,0 +1,58 @@
+//! Whether a token opens the session that was found under its id.
+
+use crate::found::Found;
+use crate::token::Token;
+use session::rotation::Standing;
+use session::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
+
+/// The verdict on one token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It stands so with the session.
+    Own(Standing),
+    /// It was issued before this session existed: the id was used again after the token's session
+    /// had gone, by somebody who held its anonymous token.
+    Foreign,
+}
+
+/// Decides on a token for the session found under its id. `longest` is how long a grace may be.
+pub(super) fn admit(token: &Token, found: &Found, longest: Seconds, now: UnixSeconds) -> Admission {
+    if token.issued_at.plus(CLOCK_TOLERANCE) < found.created {
+        return Admission::Foreign;
+    }
+    Admission::Own(Standing::of(token.version, found.min_version, found.grace, longest, now))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::found::Data;
+    use session::id::SessionId;
+    use session::version::Version;
+
+    #[test]
+    fn a_token_of_before_the_session_is_foreign_whatever_its_version() {
+        let found = Found {
+            version: Version::new(9),
+            min_version: Version::new(7),
+            grace: None,
+            created: UnixSeconds::new(1000),
+            expires: UnixSeconds::new(9000),
+            subject: None,
+            auth_time: None,
+            upstream_cookie: None,
+            data: Data::Whole(b"{}".to_vec()),
+            exposed: Vec::new(),
+        };
+        let admission = |issued_at| {
+            let token = Token {
+                id: SessionId::from_bytes([1; 16]),
+                version: Version::new(9),
+                issued_at: UnixSeconds::new(issued_at),
+            };
+            admit(&token, &found, Seconds::new(10), UnixSeconds::new(1999))
+        };
+        assert_eq!(admission(939), Admission::Foreign);
+        assert_eq!(admission(940), Admission::Own(Standing::Good));
+    }
+}

@@ -1,0 +1,71 @@
+//! A stream in progress is a use of its session, however long after its request: a WebSocket, a download, a server's
+//! events. Envoy's `stream_idle_timeout` ends those on which nothing happens.
+
+use super::admission::{Admission, admit};
+use super::callout::{Answer, Outcome};
+use super::{Exchange, LookUp};
+use crate::found::Found;
+use crate::token::Token;
+use session::rotation::Standing;
+use session::time::{Seconds, UnixSeconds};
+
+/// The stored session that a stream uses, and when the store last heard of a use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct InUse {
+    token: Token,
+    touched: UnixSeconds,
+}
+
+impl Exchange {
+    /// The lookup that tells the store that the session is still in use, if it is time for one. To be sent as
+    /// [`LookUp::touch`] while the stream lives; its answer comes back to [`touched`](Self::touched).
+    #[must_use]
+    pub fn due_touch(&self, now: UnixSeconds) -> Option<LookUp> {
+        let InUse { token, touched } = self.in_use?;
+        // If the time of the last use is to come, the clock was set back.
+        let is_due = now < touched || now.since(touched) >= self.config.timeouts.stream_touch_after();
+        is_due.then_some(LookUp { id: token.id, seen: token.version })
+    }
+
+    /// The session that this stream keeps in use.
+    #[must_use]
+    pub fn in_use(&self) -> Option<LookUp> {
+        self.in_use.map(|InUse { token, .. }| LookUp { id: token.id, seen: token.version })
+    }
+
+    /// A touch of the session was answered, which had been sent at `asked`. What this stream's token opens no more is not
+    /// this stream's to keep alive, nor is it for the moment that a grace spares the token: its client has a newer one.
+    /// Without an answer the touch stays due.
+    pub fn touched(&mut self, answer: Answer<'_>, asked: UnixSeconds, now: UnixSeconds) {
+        let Some(InUse { token, .. }) = self.in_use else { return };
+        match Outcome::of(&self.config, token.id, answer) {
+            Outcome::Found(found) => {
+                let admission = admit(&token, &found, self.config.timeouts.rotation_grace, now);
+                let is_good = admission == Admission::Own(Standing::Good);
+                self.in_use = is_good.then_some(InUse { token, touched: asked });
+            }
+            Outcome::Missing => self.in_use = None,
+            _ => {}
+        }
+    }
+
+    /// The stream uses this session, as it was found at `asked`: its last use is what its end tells.
+    pub(super) fn uses_found(&mut self, token: Token, found: &Found, asked: UnixSeconds) {
+        let extended = UnixSeconds::new(found.expires.get().saturating_sub(self.config.timeouts.idle.get()));
+        self.uses(token, asked.min(extended));
+    }
+
+    /// The stream uses the session of this token, which the store last heard of at `touched`.
+    pub(super) const fn uses(&mut self, token: Token, touched: UnixSeconds) {
+        self.in_use = Some(InUse { token, touched });
+    }
+}
+
+impl crate::config::Timeouts {
+    /// How long after a use a stream in progress counts as the next: `touch_after`, unless that is long. A touch that comes a
+    /// moment before its time extends nothing, since somebody else has just done so, and the next must still be in time.
+    #[must_use]
+    pub fn stream_touch_after(&self) -> Seconds {
+        self.touch_after.min(Seconds::new(self.idle.get() / 3))
+    }
+}

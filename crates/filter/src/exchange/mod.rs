@@ -1,0 +1,356 @@
+//! One request and its response: events in, steps out.
+//!
+//! An [`Exchange`] is made for each HTTP stream. Its methods are called in the order of a stream:
+//! [`request`](Exchange::request) once, [`answer`](Exchange::answer) for each callout that a step asked for, and
+//! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies
+//! skip the request, answers come late. Each call returns the [`Step`] to take; [`effects`](Exchange::effects)
+//! then says what else to do. There is never more than one callout open, but for the touches of a session while the stream
+//! goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched).
+
+mod admission;
+mod caching;
+mod callout;
+mod commit;
+mod current;
+mod in_use;
+mod login;
+mod look_up;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod trailers;
+
+use core::mem;
+use std::rc::Rc;
+
+pub use callout::{Answer, Callout};
+pub use trace::Trace;
+
+use crate::binding::Binding;
+use crate::cache::{SlotWrite, Slots};
+use crate::config::{Access, Config};
+use crate::counter::{Counter, Counts};
+use crate::edit::{Edit, Headers, LocalReply, text, values};
+use crate::found::Found;
+use crate::token::Verified;
+use crate::upstream_api::State;
+use callout::Outcome;
+use commit::Commit;
+use current::{CurrentSession, Origin};
+use in_use::InUse;
+use request::Incoming;
+use response::Held;
+use session::id::SessionId;
+use session::time::UnixSeconds;
+use session::version::Version;
+
+/// What to do next with the stream.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing: what is held stays held, what is running goes on.
+    Wait,
+    /// Hold the request until this session was looked up.
+    LookUp {
+        /// What to ask for.
+        look_up: LookUp,
+        /// Whether the answer to the same question, asked a moment before, will do.
+        is_shareable: bool,
+    },
+    /// Hold the response, and make this callout.
+    Call(Callout),
+    /// Let the request go to the upstream after these edits, and make this callout meanwhile.
+    Forward {
+        /// For the request's headers.
+        edits: Vec<Edit>,
+        /// To be made while the upstream works; the response will wait for its answer.
+        callout: Option<Callout>,
+    },
+    /// Let the response go to the client after these edits.
+    Deliver(Vec<Edit>),
+    /// Answer the client in place of the upstream.
+    Reply(LocalReply),
+}
+
+/// The question for a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookUp {
+    /// Its id.
+    pub id: SessionId,
+    /// The newest version that the client has seen of it.
+    pub seen: Version,
+}
+
+impl LookUp {
+    /// The callout that asks it. The session counts as used by it, if the client's token opens it.
+    #[must_use]
+    pub fn callout(&self, config: &Config) -> Callout {
+        Callout::look_up(config, self.id, self.seen, config.timeouts.touch_after)
+    }
+
+    /// The callout that tells of a use although no request came, because a stream goes on.
+    #[must_use]
+    pub fn touch(&self, config: &Config) -> Callout {
+        Callout::look_up(config, self.id, self.seen, config.timeouts.stream_touch_after())
+    }
+
+    /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
+    #[must_use]
+    pub fn refresh(&self, config: &Config, answer: Answer<'_>, asked: UnixSeconds) -> Option<SlotWrite> {
+        let found = match Outcome::of(config, self.id, answer) {
+            Outcome::Found(found) => Some(found),
+            Outcome::Missing => None,
+            _ => return None,
+        };
+        Some(SlotWrite::new(self.id, asked, found.as_ref(), &config.cache))
+    }
+}
+
+/// What the events of an exchange lead to besides their steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// What to change of a request that is held or answered: see [`Exchange::take_request_edits`].
+    pub request: Vec<Edit>,
+    /// What to count.
+    pub counts: Counts,
+    /// What to put into the cache.
+    pub cache: Option<SlotWrite>,
+    /// That the client's cookie was replaced, for answers that come later: to be put into the cache, too.
+    pub replaced: Option<SlotWrite>,
+    /// A session to look up again when there is time: its copy is good, but the store should hear that it is in use.
+    pub refresh: Option<LookUp>,
+    /// A line for the log.
+    pub warning: Option<String>,
+    /// Whose request this is, for logs and other filters.
+    pub identity: Option<Identity>,
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The session's id, as the upstream sees it.
+    pub id: SessionId,
+    /// The session's state, as the upstream sees it.
+    pub state: State,
+}
+
+/// The headers of a request and what else is needed to find its session.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The headers.
+    pub headers: &'a Headers<'a>,
+    /// The values of the properties that tokens are bound to.
+    pub binding: Binding,
+    /// The time.
+    pub now: UnixSeconds,
+    /// An id that is random and has never been used; it names the session if this turns out to be a new one.
+    pub fresh_id: SessionId,
+}
+
+/// The headers of a response, read only as far as needed: in Envoy each read is a hostcall.
+pub trait ResponseHeaders {
+    /// Whether there is a header of this name.
+    fn contains(&self, name: &str) -> bool;
+    /// Has all headers read.
+    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T;
+}
+
+/// Whether Envoy itself has sent the request on again (`internal_redirect_policy`). The token was taken out of it
+/// the first time, so that it has none says nothing about the client.
+fn is_redirected(headers: &Headers<'_>) -> bool {
+    values(headers, "x-envoy-original-url").next().is_some()
+}
+
+/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without credentials and
+/// content, before the request itself: there is no session yet, and none begins.
+fn is_preflight(headers: &Headers<'_>) -> bool {
+    let has = |name| values(headers, name).next().is_some();
+    let has_content = has("transfer-encoding") || values(headers, "content-length").any(|length| length != b"0");
+    text(headers, ":method") == Some("OPTIONS")
+        && has("origin")
+        && has("access-control-request-method")
+        && !has("cookie")
+        && !has("authorization")
+        && !has_content
+}
+
+/// The session layer of one HTTP stream.
+#[derive(Debug)]
+pub struct Exchange {
+    config: Rc<Config>,
+    phase: Phase,
+    effects: Effects,
+    /// See [`due_touch`](Self::due_touch).
+    in_use: Option<InUse>,
+    trace: Trace,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// No request was seen yet.
+    Idle,
+    /// The request is held until its session was looked up.
+    LookingUp { incoming: Incoming, verified: Verified, stale: Option<Found>, asked: UnixSeconds },
+    /// The upstream has the request, which has no session.
+    Off,
+    /// The upstream has the request.
+    Upstream(CurrentSession),
+    /// The upstream has the request, while its session is being stored; maybe it has answered already.
+    Creating { session: CurrentSession, held: Option<Held> },
+    /// The response is held until it is known whether its client's token is still good, so that it may be renewed.
+    Renewing { session: CurrentSession, verified: Verified, held: Held, asked: UnixSeconds },
+    /// The response is held until what it asked for is committed.
+    /// If its answer gets lost, `again` is made.
+    Committing { session: CurrentSession, held: Held, commit: Commit, again: Option<Callout> },
+    /// There is nothing left to decide.
+    Finished,
+}
+
+impl Exchange {
+    /// An exchange under this configuration.
+    #[must_use]
+    pub fn new(config: Rc<Config>) -> Self {
+        Self { config, phase: Phase::Idle, effects: Effects::default(), in_use: None, trace: Trace::default() }
+    }
+
+    /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before the
+    /// rest of the [`effects`](Self::effects): from then on an access log may be written at any time.
+    pub fn take_request_edits(&mut self) -> Vec<Edit> {
+        mem::take(&mut self.effects.request)
+    }
+
+    /// What the callouts of this exchange carry besides their own headers. Touches are nobody's request and carry nothing.
+    #[must_use]
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// What there is to do since this was last asked, besides the steps.
+    pub fn effects(&mut self) -> Effects {
+        mem::take(&mut self.effects)
+    }
+
+    /// Whether the request is held, so that its body and trailers have to be held, too.
+    #[must_use]
+    pub const fn holds_request(&self) -> bool {
+        matches!(self.phase, Phase::LookingUp { .. })
+    }
+
+    /// Whether the response is held.
+    #[must_use]
+    pub const fn holds_response(&self) -> bool {
+        matches!(self.phase, Phase::Committing { .. } | Phase::Renewing { .. } | Phase::Creating { held: Some(_), .. })
+    }
+
+    /// The request's headers have come: [`Step::Forward`], [`Step::LookUp`] or [`Step::Reply`].
+    pub fn request(&mut self, request: &Request<'_>, slots: &impl Slots) -> Step {
+        if !matches!(self.phase, Phase::Idle) {
+            return Step::Wait;
+        }
+        let config = Rc::clone(&self.config);
+        let header = |name| values(request.headers, name).next().unwrap_or_default();
+        let access = if is_preflight(request.headers) {
+            Access::Off
+        } else {
+            config.rules.access(header(":authority"), header(":path"))
+        };
+        let mut incoming = Incoming::read(&config, &access, request, &mut self.effects.counts);
+        if access == Access::Off {
+            self.effects.counts.add(Counter::RequestOff);
+            self.phase = Phase::Off;
+            return Step::Forward { edits: request::strip(&config, incoming), callout: None };
+        }
+        self.trace = Trace::read(request.headers);
+        match incoming.next_token() {
+            Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
+            Some(verified) => self.find(incoming, verified, slots, request.now),
+            None if is_redirected(request.headers) => self.go_late(incoming, State::New),
+            None => self.start(incoming, State::New),
+        }
+    }
+
+    /// A callout has been answered, or could not be sent.
+    pub fn answer(&mut self, answer: Answer<'_>, slots: &impl Slots, now: UnixSeconds) -> Step {
+        match mem::replace(&mut self.phase, Phase::Finished) {
+            Phase::LookingUp { incoming, verified, stale, asked } => {
+                let outcome = Outcome::of(&self.config, verified.token.id, answer);
+                self.looked_up(incoming, verified, stale, outcome, slots, (asked, now))
+            }
+            Phase::Creating { session, held } => {
+                let outcome = Outcome::of(&self.config, session.id, answer);
+                self.created(session, held, outcome, slots, now)
+            }
+            Phase::Committing { session, held, commit: Commit::DestroyRival(id), .. } => {
+                let outcome = Outcome::of(&self.config, id, answer);
+                self.rival_destroyed(session, held, id, &outcome, slots, now)
+            }
+            Phase::Committing { session, mut held, commit, again } => {
+                let outcome = Outcome::of(&self.config, commit.id(&session), answer);
+                match again {
+                    Some(callout) if outcome == Outcome::Unavailable && matches!(answer, Answer::Received { .. }) => {
+                        self.phase = Phase::Committing { session, held, commit, again: None };
+                        Step::Call(callout)
+                    }
+                    // Not if an answer was lost: then it may have been made.
+                    Some(_) if outcome == Outcome::Rotated && held.instructions.give_up_renewal() => {
+                        self.write(session, held, slots, now)
+                    }
+                    _ => self.committed(&session, held, commit, outcome, slots, now),
+                }
+            }
+            Phase::Renewing { session, verified, held, asked } => {
+                let outcome = Outcome::of(&self.config, verified.token.id, answer);
+                self.renewed(&session, verified, held, outcome, (asked, now))
+            }
+            other => {
+                self.phase = other;
+                Step::Wait
+            }
+        }
+    }
+
+    /// The response's headers have come: [`Step::Deliver`], [`Step::Call`], [`Step::Wait`] or [`Step::Reply`].
+    /// The clock is read only if the time matters: in Envoy that is a hostcall, too.
+    pub fn response(
+        &mut self,
+        headers: &impl ResponseHeaders,
+        slots: &impl Slots,
+        clock: impl FnOnce() -> UnixSeconds,
+    ) -> Step {
+        let says_something = || response::NAMES.iter().any(|name| headers.contains(name));
+        match mem::replace(&mut self.phase, Phase::Finished) {
+            Phase::Upstream(session) => {
+                let says_something = says_something();
+                if !says_something && session.is_settled(&self.config) {
+                    return Step::Deliver(Vec::new());
+                }
+                let now = clock();
+                let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
+                    || session.renewable(&self.config, now).is_some();
+                // An answer in its place has some of its headers.
+                let may_be_replaced = session.origin == Origin::NotStored;
+                let held = if says_something || may_get_a_cookie || may_be_replaced {
+                    headers.read(|headers| Held::read(&self.config, headers, session.sent_cookie.adopted(), now))
+                } else {
+                    Held::default()
+                };
+                self.respond(session, held, slots, now)
+            }
+            Phase::Creating { session, held: None } => {
+                let now = clock();
+                let held =
+                    headers.read(|headers| Held::read(&self.config, headers, session.sent_cookie.adopted(), now));
+                self.phase = Phase::Creating { session, held: Some(held) };
+                Step::Wait
+            }
+            Phase::Off if says_something() => {
+                let now = clock();
+                let held = headers.read(|headers| Held::read(&self.config, headers, None, now));
+                Step::Deliver(held.into_edits(None, None))
+            }
+            // A reply of Envoy's own, or of ours: there is no session to it.
+            _ => Step::Deliver(Vec::new()),
+        }
+    }
+}

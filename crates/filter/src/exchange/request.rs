@@ -1,0 +1,242 @@
+//! The request: which token the client presents, and what the upstream gets to see.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+
+use super::Request;
+use super::login::Demand;
+use crate::binding::Binding;
+use crate::config::{Access, Config, CreatePolicy};
+use crate::cookie;
+use crate::counter::{Counter, Counts};
+use crate::edit::{Edit, Headers, replace_all, text, values};
+use crate::exposed;
+use crate::found::{Data, Found};
+use crate::token::{Rejected, Token, Verified};
+use crate::upstream_api::{self, State};
+use session::id::SessionId;
+use session::time::UnixSeconds;
+use session::version::Version;
+
+/// How many cookies of our name are tried. Each costs a MAC, and a request can bring thousands.
+const MAX_CANDIDATES: usize = 8;
+
+/// What of the client's headers the exchange still needs once they were read.
+#[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact about the request, and they are independent")]
+pub(super) struct Incoming {
+    /// The best of the tokens among the cookies that may open a session.
+    best: Option<Verified>,
+    /// The others, the best last.
+    rivals: Vec<Verified>,
+    /// Whether there was more than one of them.
+    pub(super) has_rivals: bool,
+    /// The session of the best token that turned out to be worth nothing any more.
+    pub(super) ended: Option<SessionId>,
+    /// Whether the answer is a part of a page that the browser loads by itself, such as an image.
+    pub(super) is_subresource: bool,
+    /// When the request came.
+    pub(super) began: UnixSeconds,
+    /// Whether there was any cookie of our name.
+    pub(super) has_cookie: bool,
+    /// An id that has never been used.
+    pub(super) fresh_id: SessionId,
+    /// What tokens for this client are bound to.
+    pub(super) binding: Binding,
+    /// The login that the path needs, if it needs one.
+    pub(super) login: Option<Demand>,
+    /// Whether only the store itself may say what the session is.
+    pub(super) is_strict: bool,
+    /// The `Cookie` lines to send on, if they differ from those that came.
+    cookie: Option<Vec<Vec<u8>>>,
+    /// Names that the client used and that are not the client's to use.
+    reserved: Vec<String>,
+}
+
+impl Incoming {
+    pub(super) fn read(config: &Config, access: &Access, request: &Request<'_>, counts: &mut Counts) -> Self {
+        let headers = request.headers;
+        let upstream_cookie = config.upstream.cookie.as_deref();
+        let lines = values(headers, "cookie");
+        let cookies = cookie::take(lines.clone(), config.cookie.name().as_bytes(), upstream_cookie.map(str::as_bytes));
+        let (is_off, is_strict, login) = match access {
+            Access::Off => (true, false, None),
+            Access::Session { is_strict, login } => (false, *is_strict, login.as_ref()),
+        };
+        let (best, rivals) = if is_off { (None, Vec::new()) } else { verify(config, &cookies.values, request, counts) };
+        Self {
+            has_rivals: !rivals.is_empty(),
+            best,
+            rivals,
+            ended: None,
+            is_subresource: is_subresource(headers),
+            began: request.now,
+            has_cookie: !cookies.values.is_empty(),
+            fresh_id: request.fresh_id,
+            binding: request.binding,
+            login: login.map(|login| Demand::new(Rc::clone(login), headers, request.now)),
+            is_strict,
+            cookie: match (cookies.remaining, upstream_cookie) {
+                // The upstream's cookie is added to these lines.
+                (None, Some(_)) => Some(lines.map(<[u8]>::to_vec).collect()),
+                (remaining, _) => remaining,
+            },
+            reserved: headers
+                .iter()
+                .filter(|(name, _)| upstream_api::is_reserved(name) || exposed::is_exposed(config, name))
+                // Reserved names are ASCII, so that they are always text.
+                .filter_map(|(name, _)| str::from_utf8(name).ok().map(str::to_owned))
+                .collect(),
+        }
+    }
+}
+
+/// Whether a browser says that it wants a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): not a document, and not what
+/// a script asks for, which may be the application itself.
+fn is_subresource(headers: &Headers<'_>) -> bool {
+    const NEED_A_SESSION: [&str; 8] =
+        ["document", "iframe", "frame", "fencedframe", "empty", "webidentity", "embed", "object"];
+    text(headers, "sec-fetch-dest").is_some_and(|destination| !NEED_A_SESSION.contains(&destination.trim_ascii()))
+}
+
+/// The cookies that are tokens which may still be used: the best, and the others with the best last. Stored before anonymous, then the newest. A
+/// browser that has several cookies of our name (one of an older configuration, with another domain or partition) sends
+/// the oldest first.
+fn verify(
+    config: &Config,
+    values: &[&[u8]],
+    request: &Request<'_>,
+    counts: &mut Counts,
+) -> (Option<Verified>, Vec<Verified>) {
+    let rank = |Verified { token, .. }: &Verified| (token.version > Version::UNSTORED, token.issued_at, token.version);
+    let mut best: Option<Verified> = None;
+    let mut rivals: Vec<Verified> = Vec::new();
+    for value in values.iter().take(MAX_CANDIDATES) {
+        match config.keyring.verify(value, &request.binding) {
+            Ok(verified) => {
+                let token = &verified.token;
+                // A stored session has its own end. An anonymous one has only this.
+                let is_too_old = token.version == Version::UNSTORED
+                    && request.now.since(token.issued_at) >= config.timeouts.absolute;
+                // With `eager` there are no anonymous sessions; such a token is of an older configuration.
+                let is_usable = token.version > Version::UNSTORED || config.create != CreatePolicy::Eager;
+                if is_too_old {
+                    counts.add(Counter::TokenTooOld);
+                }
+                if !is_usable || is_too_old || best == Some(verified) || rivals.contains(&verified) {
+                    continue;
+                }
+                // There hardly ever is a second one.
+                match best {
+                    Some(other) if rank(&other) >= rank(&verified) => rivals.push(verified),
+                    _ => rivals.extend(best.replace(verified)),
+                }
+            }
+            Err(rejected) => counts.add(match rejected {
+                Rejected::Malformed => Counter::TokenMalformed,
+                Rejected::UnknownKey => Counter::TokenUnknownKey,
+                Rejected::BadMac => Counter::TokenBadMac,
+            }),
+        }
+    }
+    rivals.sort_by_key(rank);
+    (best, rivals)
+}
+
+impl Incoming {
+    /// The edits for a request that goes nowhere, or not yet: its client may hang up, or get an answer in place of the
+    /// upstream's, and an access log must not have the token even then.
+    pub(super) fn without_token(&self) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        if self.has_cookie
+            && let Some(lines) = &self.cookie
+        {
+            replace_all(&mut edits, "cookie", lines.clone());
+        }
+        edits
+    }
+
+    /// The tokens that were not needed to find the session, of other sessions that may be stored.
+    pub(super) fn stored_rivals(&self, found: SessionId) -> Vec<Token> {
+        let tokens = self.rivals.iter().map(|rival| rival.token);
+        tokens.filter(|token| token.version > Version::UNSTORED && token.id != found).collect()
+    }
+
+    /// Takes the best token that is left.
+    pub(super) fn next_token(&mut self) -> Option<Verified> {
+        self.best.take().or_else(|| self.rivals.pop())
+    }
+}
+
+/// The session as the upstream sees it.
+pub(super) struct Outgoing<'a> {
+    pub(super) id: SessionId,
+    pub(super) state: State,
+    pub(super) version: Version,
+    /// The session as it was found; `None` if it is new, or if nothing is known.
+    pub(super) found: Option<Found>,
+    /// The value of the upstream's own cookie, where one is configured.
+    pub(super) upstream_cookie: &'a str,
+}
+
+/// The edits that make the client's request the upstream's.
+pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_>) -> Vec<Edit> {
+    let mut edits = Vec::with_capacity(8);
+    if let Some(mut lines) = incoming.cookie {
+        if let Some(name) = &config.upstream.cookie {
+            prepend(&mut lines, name, outgoing.upstream_cookie);
+        }
+        replace_all(&mut edits, "cookie", lines);
+    }
+    for name in incoming.reserved {
+        edits.push(Edit::Remove(Cow::Owned(name)));
+    }
+    edits.push(Edit::set(upstream_api::ID, outgoing.id.to_hex().as_str()));
+    edits.push(Edit::set(upstream_api::STATE, outgoing.state.as_str()));
+    edits.push(Edit::set(upstream_api::VERSION, outgoing.version.to_string()));
+    match outgoing.found {
+        Some(Found { data, subject, auth_time, exposed, .. }) => {
+            edits.push(match data {
+                Data::Whole(data) => Edit::set(upstream_api::DATA, data),
+                Data::Omitted(bytes) => Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()),
+            });
+            if let Some(subject) = subject {
+                edits.push(Edit::set(upstream_api::SUBJECT, subject));
+            }
+            if let Some(auth_time) = auth_time.filter(|_| config.upstream.auth_time) {
+                edits.push(Edit::set(upstream_api::AUTH_TIME, auth_time.to_string()));
+            }
+            edits.extend(exposed::edits(config, exposed));
+        }
+        None if outgoing.state == State::Unavailable => {}
+        None => edits.push(Edit::set(upstream_api::DATA, b"{}")),
+    }
+    edits
+}
+
+/// The edits for a request without a session: what is not the client's to send goes all the same, and the
+/// token is not the upstream's to see. An adopted cookie is there, with an id that nobody has: without one, upstreams
+/// take an id from the URL (`;jsessionid=`), which could be anybody's.
+pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    if let Some(mut lines) = incoming.cookie {
+        if let Some(name) = &config.upstream.cookie {
+            prepend(&mut lines, name, &incoming.fresh_id.to_string());
+        }
+        replace_all(&mut edits, "cookie", lines);
+    }
+    edits.extend(incoming.reserved.into_iter().map(|name| Edit::Remove(Cow::Owned(name))));
+    edits
+}
+
+/// Puts a cookie in front of the first line: some servers read only that one, and PHP takes the first of a name.
+fn prepend(lines: &mut Vec<Vec<u8>>, name: &str, value: &str) {
+    let mut cookie = [name, "=", value].concat().into_bytes();
+    match lines.first_mut() {
+        Some(line) => {
+            cookie.extend(b"; ");
+            line.splice(..0, cookie);
+        }
+        None => lines.push(cookie),
+    }
+}

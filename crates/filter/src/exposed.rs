@@ -1,0 +1,86 @@
+//! Members of the data that upstreams get as headers of their own (`upstream.expose`).
+
+use core::fmt::Write as _;
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::edit::Edit;
+use crate::upstream_api::is_spelling_of;
+use session::merge_patch::Object;
+
+/// Whether upstreams would take this header name for an exposed one.
+pub(crate) fn is_exposed(config: &Config, name: &[u8]) -> bool {
+    config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name, header))
+}
+
+/// The header value of each exposed member, in the order of the configuration. Like the data as a whole, one that is larger
+/// than `max_data_bytes` is left out: no session must make requests too large for their upstream, or copies too large for the cache.
+pub(crate) fn values(config: &Config, data: &Object) -> Vec<Option<String>> {
+    let limit = config.upstream.max_data_bytes;
+    config
+        .upstream
+        .expose
+        .iter()
+        .map(|(key, _)| header_value(data.get(key)?).filter(|value| value.len() <= limit))
+        .collect()
+}
+
+/// One header for each exposed member that is there.
+pub(crate) fn edits(config: &Config, values: Vec<Option<String>>) -> impl Iterator<Item = Edit> {
+    config
+        .upstream
+        .expose
+        .iter()
+        .zip(values)
+        .filter_map(|((_, header), value)| Some(Edit::Set(Cow::Owned(header.clone()), value?.into_bytes())))
+}
+
+/// A text as it is if it is visible ASCII without `%`, otherwise percent-encoded; numbers and booleans as JSON
+/// writes them. Lists and objects have no spelling that headers agree on; `null` is nothing.
+fn header_value(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(percent_encode(text)),
+        Value::Number(number) => Some(number.to_string()),
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+pub(crate) fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_graphic() && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn values_fit_into_a_header() {
+        let rows = [
+            (json!("alice"), Some("alice")),
+            (json!("alice@example.com"), Some("alice@example.com")),
+            (json!("Zoë 100%\r\nx: y"), Some("Zo%C3%AB%20100%25%0D%0Ax:%20y")),
+            (json!(""), Some("")),
+            (json!(42), Some("42")),
+            (json!(true), Some("true")),
+            (json!(null), None),
+            (json!([1]), None),
+            (json!({"a": 1}), None),
+        ];
+        for (value, header) in rows {
+            assert_eq!(header_value(&value).as_deref(), header, "{value}");
+        }
+    }
+}

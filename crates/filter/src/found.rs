@@ -1,0 +1,95 @@
+//! A session as it was found: what the gateway answered, as far as requests need it.
+
+use crate::config::Config;
+use crate::edit::{Headers, number, text, values};
+use crate::exposed;
+use session::gateway_api as api;
+use session::merge_patch;
+use session::rotation::Grace;
+use session::time::UnixSeconds;
+use session::version::Version;
+
+/// A session as it was found in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How many changes it has had.
+    pub version: Version,
+    /// Tokens of an older version are refused, but for the grace.
+    pub min_version: Version,
+    /// The grace of its last rotation.
+    pub grace: Option<Grace>,
+    /// When it was first stored.
+    pub created: UnixSeconds,
+    /// When it ends if nobody uses it.
+    pub expires: UnixSeconds,
+    /// Who is logged in, percent-encoded.
+    pub subject: Option<String>,
+    /// When they last proved who they are.
+    pub auth_time: Option<UnixSeconds>,
+    /// The id that upstreams keep their own state under, if it isn't the session's.
+    pub upstream_cookie: Option<String>,
+    /// Its data.
+    pub data: Data,
+    /// The values of the headers in `upstream.expose`, in that order.
+    pub exposed: Vec<Option<String>>,
+}
+
+/// A session's data, as far as upstreams get it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// An ASCII JSON object, fit for a header.
+    Whole(Vec<u8>),
+    /// It has this many bytes, which are too many for a header.
+    Omitted(usize),
+}
+
+impl Found {
+    /// After a change that was made with this token: whether the token was good by itself before it, and not only
+    /// spared by the grace of an earlier rotation. If the change was a rotation itself (it alone raises `min_version` to its
+    /// own version), then it was: the gateway lets no token rotate that is only spared.
+    pub(crate) fn was_good(&self, token: Version) -> bool {
+        self.min_version == self.version || token >= self.min_version
+    }
+
+    /// Reads a gateway's answer; `None` if a header is missing or garbled, or if the data could not stand in a header.
+    pub(crate) fn read(config: &Config, headers: &Headers<'_>, body: &[u8]) -> Option<Self> {
+        let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
+        if !is_object || !body.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            return None;
+        }
+        Some(Self {
+            version: etag(headers)?,
+            min_version: number(headers, api::MIN_VERSION)?,
+            grace: match (number(headers, api::GRACE_UNTIL), number(headers, api::GRACE_FROM)) {
+                (Some(until), Some(from)) => Some(Grace { from, until }),
+                _ => None,
+            },
+            created: number(headers, api::CREATED)?,
+            expires: number(headers, api::EXPIRES)?,
+            subject: visible(headers, api::SUBJECT),
+            auth_time: number(headers, api::AUTH_TIME),
+            upstream_cookie: visible(headers, api::UPSTREAM_COOKIE),
+            exposed: if config.upstream.expose.is_empty() {
+                Vec::new()
+            } else {
+                exposed::values(config, &merge_patch::parse_object(body)?)
+            },
+            data: if body.len() <= config.upstream.max_data_bytes {
+                Data::Whole(body.to_vec())
+            } else {
+                Data::Omitted(body.len())
+            },
+        })
+    }
+}
+
+fn etag(headers: &Headers<'_>) -> Option<Version> {
+    text(headers, "etag")?.strip_prefix('"')?.strip_suffix('"')?.parse().ok()
+}
+
+/// A value of visible ASCII: what may be copied into another header as it is.
+fn visible(headers: &Headers<'_>, name: &str) -> Option<String> {
+    let value = values(headers, name).next()?;
+    let is_visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
+    is_visible.then(|| String::from_utf8(value.to_vec()).ok())?
+}
