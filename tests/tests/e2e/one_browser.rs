@@ -103,7 +103,8 @@ fn a_logout_ends_every_session_that_the_browser_has_a_token_of() {
 }
 
 /// Without an icon: the browser would ask for one at any time.
-const PAGE: &str = "<html><head><link rel=icon href='data:,'></head><body><pre id=out>waiting</pre><script>(async () => {
+const PAGE: &str =
+    "<html><head><link rel=icon href='data:,'></head><body><pre id=out>waiting</pre><script>(async () => {
     const seen = [];
     const count = () => seen.push('cookies=' + (document.cookie.split('sid=').length - 1));
     count();
@@ -129,7 +130,9 @@ fn pages(stream: &mut TcpStream) {
     let (more, body) = match head.split(' ').nth(1).unwrap_or_default() {
         "/login" => ("x-session-patch: {\"user\":\"alice\"}\r\n", String::new()),
         "/who" => ("", subject),
-        "/start" => ("", "<link rel=icon href='data:,'><script>location.href = location.hash.slice(1)</script>".to_owned()),
+        "/start" => {
+            ("", "<link rel=icon href='data:,'><script>location.href = location.hash.slice(1)</script>".to_owned())
+        }
         "/page" => ("", PAGE.to_owned()),
         _ => ("", String::new()),
     };
