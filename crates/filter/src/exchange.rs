@@ -12,27 +12,31 @@ mod caching;
 mod callout;
 mod commit;
 mod current;
+mod event;
 mod in_use;
 mod login;
 mod look_up;
 mod request;
 mod response;
+mod step;
 #[cfg(test)]
 mod tests;
 mod trace;
 mod trailers;
+mod write_failure;
 
 use core::mem;
 use std::rc::Rc;
 
 pub use callout::{Answer, Callout};
+pub use event::{Request, ResponseHeaders};
+pub use step::{Effects, Identity, LookUp, Step};
 pub use trace::Trace;
 
-use crate::binding::Binding;
-use crate::cache::{SlotWrite, Slots};
+use crate::cache::Slots;
 use crate::config::{Access, Config};
-use crate::counter::{Counter, Counts};
-use crate::edit::{Edit, Headers, LocalReply, text, values};
+use crate::counter::Counter;
+use crate::edit::{Edit, values};
 use crate::found::Found;
 use crate::token::Verified;
 use crate::upstream_api::State;
@@ -42,138 +46,8 @@ use current::{CurrentSession, Origin};
 use in_use::InUse;
 use request::Incoming;
 use response::Held;
-use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
-
-/// What to do next with the stream.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Nothing: what is held stays held, what is running goes on.
-    Wait,
-    /// Hold the request until this session was looked up.
-    LookUp {
-        /// What to ask for.
-        look_up: LookUp,
-        /// Whether the answer to the same question, asked a moment before, will do.
-        is_shareable: bool,
-    },
-    /// Hold the response, and make this callout.
-    Call(Callout),
-    /// Let the request go to the upstream after these edits, and make this callout meanwhile.
-    Forward {
-        /// For the request's headers.
-        edits: Vec<Edit>,
-        /// To be made while the upstream works; the response will wait for its answer.
-        callout: Option<Callout>,
-    },
-    /// Let the response go to the client after these edits.
-    Deliver(Vec<Edit>),
-    /// Answer the client in place of the upstream.
-    Reply(LocalReply),
-}
-
-/// The question for a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LookUp {
-    /// Its id.
-    pub id: SessionId,
-    /// The newest version that the client has seen of it.
-    pub seen: Version,
-}
-
-impl LookUp {
-    /// The callout that asks it. The session counts as used by it, if the client's token opens it.
-    #[must_use]
-    pub fn callout(&self, config: &Config) -> Callout {
-        Callout::look_up(config, self.id, self.seen, config.timeouts.touch_after)
-    }
-
-    /// The callout that tells of a use although no request came, because a stream goes on.
-    #[must_use]
-    pub fn touch(&self, config: &Config) -> Callout {
-        Callout::look_up(config, self.id, self.seen, config.timeouts.stream_touch_after())
-    }
-
-    /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
-    #[must_use]
-    pub fn refresh(&self, config: &Config, answer: Answer<'_>, asked: UnixSeconds) -> Option<SlotWrite> {
-        let found = match Outcome::of(config, self.id, answer) {
-            Outcome::Found(found) => Some(found),
-            Outcome::Missing => None,
-            _ => return None,
-        };
-        Some(SlotWrite::new(self.id, asked, found.as_ref(), &config.cache))
-    }
-}
-
-/// What the events of an exchange lead to besides their steps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Effects {
-    /// What to change of a request that is held or answered: see [`Exchange::take_request_edits`].
-    pub request: Vec<Edit>,
-    /// What to count.
-    pub counts: Counts,
-    /// What to put into the cache.
-    pub cache: Option<SlotWrite>,
-    /// That the client's cookie was replaced, for answers that come later: to be put into the cache, too.
-    pub replaced: Option<SlotWrite>,
-    /// A session to look up again when there is time: its copy is good, but the store should hear that it is in use.
-    pub refresh: Option<LookUp>,
-    /// A line for the log.
-    pub warning: Option<String>,
-    /// Whose request this is, for logs and other filters.
-    pub identity: Option<Identity>,
-}
-
-/// Whose request it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The session's id, as the upstream sees it.
-    pub id: SessionId,
-    /// The session's state, as the upstream sees it.
-    pub state: State,
-}
-
-/// The headers of a request and what else is needed to find its session.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The headers.
-    pub headers: &'a Headers<'a>,
-    /// The values of the properties that tokens are bound to.
-    pub binding: Binding,
-    /// The time.
-    pub now: UnixSeconds,
-    /// An id that is random and has never been used; it names the session if this turns out to be a new one.
-    pub fresh_id: SessionId,
-}
-
-/// The headers of a response, read only as far as needed: in Envoy each read is a hostcall.
-pub trait ResponseHeaders {
-    /// Whether there is a header of this name.
-    fn contains(&self, name: &str) -> bool;
-    /// Has all headers read.
-    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T;
-}
-
-/// Whether Envoy itself has sent the request on again (`internal_redirect_policy`). The token was taken out of it
-/// the first time, so that it has none says nothing about the client.
-fn is_redirected(headers: &Headers<'_>) -> bool {
-    values(headers, "x-envoy-original-url").next().is_some()
-}
-
-/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without credentials and
-/// content, before the request itself: there is no session yet, and none begins.
-fn is_preflight(headers: &Headers<'_>) -> bool {
-    let has = |name| values(headers, name).next().is_some();
-    let has_content = has("transfer-encoding") || values(headers, "content-length").any(|length| length != b"0");
-    text(headers, ":method") == Some("OPTIONS")
-        && has("origin")
-        && has("access-control-request-method")
-        && !has("cookie")
-        && !has("authorization")
-        && !has_content
-}
 
 /// The session layer of one HTTP stream.
 #[derive(Debug)]
@@ -231,18 +105,6 @@ impl Exchange {
         mem::take(&mut self.effects)
     }
 
-    /// Whether the request is held, so that its body and trailers have to be held, too.
-    #[must_use]
-    pub const fn holds_request(&self) -> bool {
-        matches!(self.phase, Phase::LookingUp { .. })
-    }
-
-    /// Whether the response is held.
-    #[must_use]
-    pub const fn holds_response(&self) -> bool {
-        matches!(self.phase, Phase::Committing { .. } | Phase::Renewing { .. } | Phase::Creating { held: Some(_), .. })
-    }
-
     /// The request's headers have come: [`Step::Forward`], [`Step::LookUp`] or [`Step::Reply`].
     pub fn request(&mut self, request: &Request<'_>, slots: &impl Slots) -> Step {
         if !matches!(self.phase, Phase::Idle) {
@@ -250,7 +112,7 @@ impl Exchange {
         }
         let config = Rc::clone(&self.config);
         let header = |name| values(request.headers, name).next().unwrap_or_default();
-        let access = if is_preflight(request.headers) {
+        let access = if request::is_preflight(request.headers) {
             Access::Off
         } else {
             config.rules.access(header(":authority"), header(":path"))
@@ -265,7 +127,7 @@ impl Exchange {
         match incoming.next_token() {
             Some(verified) if verified.token.version == Version::UNSTORED => self.go_on(incoming, verified),
             Some(verified) => self.find(incoming, verified, slots, request.now),
-            None if is_redirected(request.headers) => self.go_late(incoming, State::New),
+            None if request::is_redirected(request.headers) => self.go_late(incoming, State::New),
             None => self.start(incoming, State::New),
         }
     }

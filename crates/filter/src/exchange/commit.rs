@@ -1,19 +1,16 @@
 //! From the upstream to the client: what the response asked for is committed before it goes out.
 
-use std::borrow::Cow;
-
 use super::admission::{Admission, admit};
 use super::callout::{Callout, Outcome};
 use super::current::{CookieChange, CurrentSession, Origin};
 use super::response::Held;
+use super::write_failure::WriteFailure;
 use super::{Exchange, LookUp, Phase, Step};
 use crate::cache::{SlotWrite, Slots, is_replaced};
 use crate::config::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::counter::Counter;
-use crate::edit::{GrpcStatus, LocalReply};
 use crate::renewals::Renewal;
 use crate::token::{Token, Verified};
-use crate::upstream_api::ERROR;
 use session::id::SessionId;
 use session::rotation::{Rotation, Standing};
 use session::time::UnixSeconds;
@@ -41,17 +38,6 @@ impl Commit {
             Self::Destroy => session.id,
         }
     }
-}
-
-/// Why a write was not saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum WriteFailure {
-    Unavailable,
-    Invalid,
-    TooLarge,
-    Ended,
-    Refused,
-    TooMany,
 }
 
 impl Exchange {
@@ -458,52 +444,5 @@ impl Exchange {
     fn change_cookie(&mut self, session: &CurrentSession, change: CookieChange) -> String {
         self.effects.counts.add(change.counter());
         session.set_cookie(&self.config, change)
-    }
-}
-
-impl WriteFailure {
-    /// What `x-session-error` says.
-    const fn code(self) -> &'static str {
-        match self {
-            Self::Unavailable => "store-unavailable",
-            Self::Invalid => "invalid-patch",
-            Self::TooLarge => "data-too-large",
-            Self::Ended => "session-ended",
-            Self::Refused => "promotion-refused",
-            Self::TooMany => "too-many-sessions",
-        }
-    }
-
-    /// Only what another try could help may look to a gRPC client as if it did.
-    const fn grpc_status(self) -> GrpcStatus {
-        match self {
-            Self::Unavailable | Self::Ended | Self::Refused => GrpcStatus::Unavailable,
-            Self::Invalid | Self::TooLarge => GrpcStatus::Internal,
-            Self::TooMany => GrpcStatus::PermissionDenied,
-        }
-    }
-
-    /// The client's answer in place of the response. Who is to blame decides the status: the upstream for what
-    /// can't be saved (502), nobody it could complain to for the rest (503, worth another try).
-    pub(super) fn reply(self, set_cookie: Option<String>) -> LocalReply {
-        let (status, body) = match self {
-            Self::Unavailable => (503, "The session store does not answer. Try again in a moment.\n"),
-            Self::Invalid => (502, "The server sent a session change that can't be understood.\n"),
-            Self::TooLarge => (502, "The server sent a session change that is too large.\n"),
-            Self::Ended => (503, "The session has ended. Try again.\n"),
-            Self::Refused => (503, "The session could not be stored. Try again.\n"),
-            Self::TooMany => (403, "There are too many sessions of this user. Log out elsewhere first.\n"),
-        };
-        let header = |name: &'static str, value: &str| (Cow::Borrowed(name), value.as_bytes().to_vec());
-        let mut headers = vec![
-            header("content-type", "text/plain; charset=utf-8"),
-            header("cache-control", "no-store"),
-            header(ERROR, self.code()),
-        ];
-        if status == 503 {
-            headers.push(header("retry-after", "1"));
-        }
-        headers.extend(set_cookie.map(|value| header("set-cookie", &value)));
-        LocalReply { status, grpc_status: self.grpc_status(), headers, body }
     }
 }

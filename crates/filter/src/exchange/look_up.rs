@@ -4,9 +4,9 @@ use core::mem;
 
 use super::admission::{Admission, admit};
 use super::callout::{Callout, Outcome};
-use super::commit::WriteFailure;
 use super::current::{CurrentSession, Origin, SentCookie};
 use super::request::{Incoming, Outgoing, forward};
+use super::write_failure::WriteFailure;
 use super::{Exchange, Identity, LookUp, Phase, Step};
 use crate::cache::{self, Entry, SlotWrite, Slots};
 use crate::config::{CreatePolicy, OnStoreFailure};

@@ -91,6 +91,25 @@ impl Incoming {
     }
 }
 
+/// Whether Envoy itself has sent the request on again (`internal_redirect_policy`). The token was taken out of it
+/// the first time, so that it has none says nothing about the client.
+pub(super) fn is_redirected(headers: &Headers<'_>) -> bool {
+    values(headers, "x-envoy-original-url").next().is_some()
+}
+
+/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without credentials and
+/// content, before the request itself: there is no session yet, and none begins.
+pub(super) fn is_preflight(headers: &Headers<'_>) -> bool {
+    let has = |name| values(headers, name).next().is_some();
+    let has_content = has("transfer-encoding") || values(headers, "content-length").any(|length| length != b"0");
+    text(headers, ":method") == Some("OPTIONS")
+        && has("origin")
+        && has("access-control-request-method")
+        && !has("cookie")
+        && !has("authorization")
+        && !has_content
+}
+
 /// Whether a browser says that it wants a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): not a document, and not what
 /// a script asks for, which may be the application itself.
 fn is_subresource(headers: &Headers<'_>) -> bool {

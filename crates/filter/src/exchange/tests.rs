@@ -14,4 +14,5 @@ mod world;
 mod writes;
 
 use super::*;
-use crate::counter::Counter;
+use crate::binding::Binding;
+use session::id::SessionId;

@@ -6,9 +6,12 @@ use std::rc::Rc;
 use serde_json::json;
 
 use super::super::*;
+use crate::binding::Binding;
 use crate::cache;
 use crate::counter::Counter;
+use crate::edit::{Headers, LocalReply};
 use session::gateway_api as api;
+use session::id::SessionId;
 use session::merge_patch::parse_object;
 use session::record::{self, Change, ChangeError, NewSession, Rotation, Stored, Timeouts, Tombstone, Write, WriteId};
 use session::time::Seconds;
