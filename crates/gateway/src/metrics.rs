@@ -14,8 +14,6 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::store::{Entry, Replaced, StoreError};
-
 /// Upper bounds in seconds: from a read on the same machine to the filter's default timeout and beyond.
 const LATENCY_BUCKETS: [f64; 12] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
@@ -78,12 +76,6 @@ impl TooMuch {
             Self::Store => "store",
         }
     }
-}
-
-/// What a store operation came to, in one word.
-pub trait Outcome {
-    /// The word.
-    fn word(&self) -> &'static str;
 }
 
 impl Default for Metrics {
@@ -161,21 +153,9 @@ impl Metrics {
         self.0.latency.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Counts a store operation and hands its outcome on.
-    pub fn store<T>(&self, operation: &'static str, outcome: Result<T, StoreError>) -> Result<T, StoreError>
-    where
-        T: Outcome,
-    {
-        let result = match &outcome {
-            Ok(outcome) => outcome.word(),
-            Err(StoreError::Unavailable(_)) => "unavailable",
-            Err(StoreError::Unknown(_)) => "unknown",
-            Err(StoreError::Overloaded) => "overloaded",
-            Err(StoreError::Refused(_)) => "refused",
-            Err(StoreError::TooLarge { .. }) => "too_large",
-        };
+    /// Counts a store operation by what came of it, in one word.
+    pub fn store(&self, operation: &'static str, result: &'static str) {
         self.0.store.get_or_create(&StoreLabels { operation, result }).inc();
-        outcome
     }
 
     /// Counts another round of a write.
@@ -255,32 +235,4 @@ impl Drop for CallGuard {
 
 fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY_BUCKETS)
-}
-
-impl Outcome for Option<Entry> {
-    fn word(&self) -> &'static str {
-        if self.is_some() { "hit" } else { "miss" }
-    }
-}
-
-impl Outcome for bool {
-    fn word(&self) -> &'static str {
-        if *self { "ok" } else { "not_applied" }
-    }
-}
-
-impl Outcome for Replaced {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Stored => "ok",
-            Self::Conflict => "conflict",
-            Self::Missing => "missing",
-        }
-    }
-}
-
-impl Outcome for () {
-    fn word(&self) -> &'static str {
-        "ok"
-    }
 }
