@@ -21,6 +21,10 @@ const DEFAULT_SUBJECT_KEY: &str = "user";
 const SESSION_METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 const LIST_METHODS: &str = "GET, HEAD";
 const REVOKE_METHODS: &str = "POST";
+/// Of a `PATCH` whose content is of no type of a patch.
+const NOT_A_PATCH: Refusal = Refusal::UnsupportedMediaType {
+    supported: "application/merge-patch+json, application/vnd.session-mesh.merge-patches+json",
+};
 
 /// What a path leads to.
 pub(super) enum Route {
@@ -210,11 +214,7 @@ impl SessionCall {
             Some(names::MERGE_PATCH_TYPE) => PatchForm::One,
             Some(names::MERGE_PATCHES_TYPE) => PatchForm::Many,
             None if rotation > Rotation::None => PatchForm::None,
-            _ => {
-                return Err(Refusal::UnsupportedMediaType {
-                    supported: "application/merge-patch+json, application/vnd.session-mesh.merge-patches+json",
-                });
-            }
+            _ => return Err(NOT_A_PATCH),
         };
         Ok(Self::Change(Patch {
             form,
@@ -261,11 +261,7 @@ impl Patch {
                 let patches = merge_patch::parse_objects(body);
                 patches.ok_or(Refusal::Malformed("the body is not a JSON array of objects"))?
             }
-            PatchForm::None => {
-                return Err(Refusal::UnsupportedMediaType {
-                    supported: "application/merge-patch+json, application/vnd.session-mesh.merge-patches+json",
-                });
-            }
+            PatchForm::None => return Err(NOT_A_PATCH),
         };
         Ok((self.change, self.precondition, self.name))
     }
