@@ -212,12 +212,6 @@ pub fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
-/// Whether this is a cookie's value as RFC 6265 section 4.1.1 allows servers to send it, and not empty.
-#[must_use]
-pub fn is_cookie_value(value: &[u8]) -> bool {
-    !value.is_empty() && value.iter().all(|byte| byte.is_ascii_graphic() && !b"\",;\\".contains(byte))
-}
-
 fn is_attribute_value(value: &str) -> bool {
     value.bytes().all(|byte| (byte == b' ' || byte.is_ascii_graphic()) && byte != b';')
 }

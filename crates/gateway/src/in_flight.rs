@@ -8,14 +8,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use session::limits::DEFAULT_CALL_TIMEOUT;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::metrics::{CallGuard, Metrics};
 
 /// How long a connection waits for its turn to be read. Together with what comes after, it has to be shorter than callers
-/// wait (250 ms, the filter's default).
+/// wait.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
+const _: () = assert!(LONGEST_WAIT.as_millis() < DEFAULT_CALL_TIMEOUT.as_millis(), "callers give up first");
 
 /// The calls in flight.
 #[derive(Clone)]

@@ -36,9 +36,6 @@ use crate::store::{Counted, Entry, Key, Keyspace, Replaced, Store, StoreError};
 
 pub use outcome::{Created, Live, Named, Precondition, Presented, SessionError, Touch};
 
-/// How long a rotation spares older tokens unless the caller says otherwise.
-pub const DEFAULT_ROTATION_GRACE: Seconds = Seconds::new(10);
-
 /// What an installation settles for all of its sessions.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -11,11 +11,12 @@
 //! | [`rotation`] | which tokens of a session are still good |
 //! | [`principal`] | who is logged in, where several sites share a gateway |
 //! | [`subject`], [`epoch`] | which sessions of somebody are good, and how all of them end at once |
-//! | [`gateway_api`] | which headers the filter and the gateway speak to each other |
+//! | [`gateway_api`], [`limits`] | which headers the filter and the gateway speak to each other, and how much of everything |
 
 pub mod epoch;
 pub mod gateway_api;
 pub mod id;
+pub mod limits;
 pub mod merge_patch;
 pub mod principal;
 pub mod record;

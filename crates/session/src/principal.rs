@@ -8,8 +8,7 @@ use core::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-/// The longest realm in bytes.
-const MAX_BYTES: usize = 64;
+use crate::limits::MAX_REALM_BYTES;
 
 /// The name of a realm: 1 to 64 letters, digits, `-`, `.` and `_`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,14 +40,14 @@ impl FromStr for Realm {
 
     fn from_str(text: &str) -> Result<Self, InvalidRealm> {
         let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-        let is_good = is_name && (1..=MAX_BYTES).contains(&text.len());
+        let is_good = is_name && (1..=MAX_REALM_BYTES).contains(&text.len());
         is_good.then(|| Self(text.to_owned())).ok_or(InvalidRealm)
     }
 }
 
 impl fmt::Display for InvalidRealm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "must be 1 to {MAX_BYTES} letters, digits, -, . and _")
+        write!(f, "must be 1 to {MAX_REALM_BYTES} letters, digits, -, . and _")
     }
 }
 

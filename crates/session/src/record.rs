@@ -15,6 +15,7 @@ use core::fmt;
 use serde_json::Value;
 
 use crate::epoch::Epoch;
+use crate::limits::MAX_SUBJECT_BYTES;
 use crate::merge_patch::{self, Object};
 use crate::principal::{Principal, Realm};
 use crate::rotation::Standing;
@@ -24,9 +25,6 @@ use crate::version::Version;
 
 pub use codec::DecodeError;
 pub use data::Data;
-
-/// The longest subject in bytes. It is stored twice and travels in a header, percent-encoded.
-pub const MAX_SUBJECT_BYTES: usize = 512;
 
 /// What a store holds under a session's id.
 #[derive(Clone, Debug, PartialEq, Eq)]

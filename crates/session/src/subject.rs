@@ -18,13 +18,11 @@ pub use crate::epoch::Epoch;
 use crate::id::SessionId;
 use crate::principal::Principal;
 use crate::record::{Session, Stored};
-use crate::time::{Seconds, UnixSeconds};
+use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::version::Version;
 
 /// How long a session may take from being bound to being written before it is held for one that never came.
 const BINDING_TIME: Seconds = Seconds::new(60);
-/// The record outlives its sessions by this much, as clocks differ between machines.
-const CLOCK_ALLOWANCE: Seconds = Seconds::new(60);
 
 /// What is kept for a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +30,7 @@ pub struct Subject {
     epoch: Epoch,
     /// A session of an earlier epoch that a revocation spared.
     spared: Option<(SessionId, Epoch)>,
-    /// When the last of the sessions ends, used or not.
+    /// When the last of the sessions ends, used or not; a little later, as clocks differ between machines.
     until: UnixSeconds,
     /// In the order in which they were bound.
     members: Vec<Member>,
@@ -113,14 +111,14 @@ impl Subject {
 
     /// Takes a session in, and returns those that have to end for it.
     pub fn bind(&mut self, member: Member, limit: Option<SessionLimit>) -> Result<Vec<Member>, TooManySessions> {
-        self.members.retain(|other| other.until.plus(CLOCK_ALLOWANCE) > member.since);
+        self.members.retain(|other| other.until.plus(CLOCK_TOLERANCE) > member.since);
         let refuses = limit.is_some_and(|limit| limit.beyond == Beyond::Refuse);
         if refuses && !self.has_room_for(member.id, limit) {
             return Err(TooManySessions);
         }
         self.members.retain(|other| other.id != member.id);
         self.members.push(member);
-        self.until = self.until.max(member.until.plus(CLOCK_ALLOWANCE));
+        self.until = self.until.max(member.until.plus(CLOCK_TOLERANCE));
         let most = limit.map_or(Self::MAX_MEMBERS, |limit| limit.most.get());
         let beyond = self.members.len().saturating_sub(most);
         let left_out: Vec<_> = self.members.drain(..beyond).collect();

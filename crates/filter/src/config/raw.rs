@@ -10,6 +10,7 @@ use serde::de::{Deserializer, Error, Unexpected};
 use super::duration::Millis;
 use super::{CreatePolicy, OnStoreFailure, OnWriteFailure};
 use crate::set_cookie::SameSite;
+use session::limits;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,7 +42,7 @@ pub(super) struct Config {
 }
 
 fn default_subject_key() -> String {
-    "user".to_owned()
+    limits::DEFAULT_SUBJECT_KEY.to_owned()
 }
 
 #[derive(Deserialize)]
@@ -54,8 +55,8 @@ pub(super) struct Gateway {
     pub(super) token_env: String,
 }
 
-const fn default_timeout() -> Millis {
-    Millis(250)
+fn default_timeout() -> Millis {
+    Millis::from(limits::DEFAULT_CALL_TIMEOUT)
 }
 
 fn default_token_env() -> String {
@@ -102,10 +103,10 @@ pub(super) struct Timeouts {
 impl Default for Timeouts {
     fn default() -> Self {
         Self {
-            idle: Millis(30 * 60 * 1000),
-            absolute: Millis(12 * 60 * 60 * 1000),
+            idle: Millis::from(limits::DEFAULT_IDLE),
+            absolute: Millis::from(limits::DEFAULT_ABSOLUTE),
             touch_after: Millis(60 * 1000),
-            rotation_grace: Millis(10 * 1000),
+            rotation_grace: Millis::from(limits::DEFAULT_ROTATION_GRACE),
         }
     }
 }

@@ -10,6 +10,7 @@ use super::{Cache, ConfigError, CreatePolicy, Gateway, Timeouts, Upstream, error
 use crate::secret::{InvalidSecret, Secret};
 use crate::set_cookie::{Attributes, InvalidCookie, SetCookie, is_token};
 use crate::upstream_api;
+use session::limits::{MAX_SUBJECT_KEY_BYTES, MAX_TIMEOUT};
 use session::principal::{InvalidRealm, Realm};
 use session::time::Seconds;
 
@@ -80,14 +81,9 @@ pub(super) fn cookie(raw: raw::Cookie) -> Result<SetCookie, ConfigError> {
     .map_err(|InvalidCookie { attribute, rule }| error(format!("cookie.{attribute}"), rule))
 }
 
-/// The longest that the gateway takes.
-const MAX_ABSOLUTE: Seconds = Seconds::new(3650 * 24 * 60 * 60);
-/// The longest subject key that the gateway takes.
-const MAX_SUBJECT_KEY_BYTES: usize = 128;
-
 pub(super) fn subject_key(key: String) -> Result<String, ConfigError> {
     if key.len() > MAX_SUBJECT_KEY_BYTES {
-        return Err(error("subject_key", "must have at most 128 bytes"));
+        return Err(error("subject_key", format!("must have at most {MAX_SUBJECT_KEY_BYTES} bytes")));
     }
     header_value("subject_key", key)
 }
@@ -106,8 +102,8 @@ pub(super) fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
     if timeouts.idle == Seconds::ZERO {
         return Err(error("timeouts.idle", "must be at least 1s"));
     }
-    if timeouts.absolute > MAX_ABSOLUTE {
-        return Err(error("timeouts.absolute", "must be at most 3650d"));
+    if timeouts.absolute > MAX_TIMEOUT {
+        return Err(error("timeouts.absolute", format!("must be at most {}d", MAX_TIMEOUT.get() / 86_400)));
     }
     if timeouts.absolute < timeouts.idle {
         return Err(error("timeouts.absolute", "must not be shorter than timeouts.idle"));

@@ -8,14 +8,11 @@ use super::caching;
 use crate::config::Config;
 use crate::cookie_expiry;
 use crate::edit::{Edit, Headers, LocalReply, replace_all, values};
-use crate::set_cookie::is_cookie_value;
 use crate::upstream_api;
+use session::limits::is_upstream_cookie;
 use session::merge_patch::{self, Object, Spoken};
 use session::rotation::Rotation;
 use session::time::UnixSeconds;
-
-/// The longest id of its own that an upstream may have us keep, in bytes.
-const MAX_UPSTREAM_COOKIE: usize = 256;
 
 /// The headers that make it worth reading a response.
 pub(super) const NAMES: [&str; 4] = [upstream_api::PATCH, upstream_api::CONTROL, upstream_api::ERROR, "set-cookie"];
@@ -205,8 +202,7 @@ impl<'a> UpstreamCookie<'a> {
         if value.is_empty() || cookie_expiry::is_deletion(line, now) {
             return Self::Deleted;
         }
-        let is_kept = is_cookie_value(value) && value.len() <= MAX_UPSTREAM_COOKIE;
-        core::str::from_utf8(value).ok().filter(|_| is_kept).map_or(Self::Unkept, Self::Is)
+        core::str::from_utf8(value).ok().filter(|_| is_upstream_cookie(value)).map_or(Self::Unkept, Self::Is)
     }
 }
 

@@ -5,19 +5,17 @@ use hyper::http::request::Parts;
 use percent_encoding::percent_decode_str;
 use session::gateway_api as names;
 use session::id::SessionId;
+use session::limits::{DEFAULT_ABSOLUTE, DEFAULT_IDLE, DEFAULT_ROTATION_GRACE, DEFAULT_SUBJECT_KEY, MAX_SUBJECT_BYTES};
 use session::merge_patch;
 use session::principal::{Principal, Realm};
-use session::record::{Change, MAX_SUBJECT_BYTES, NewSession, Rotation, Timeouts, WriteId};
+use session::record::{Change, NewSession, Rotation, Timeouts, WriteId};
 use session::time::Seconds;
 use session::version::Version;
 
 use super::fields::Fields;
 use super::problem::Refusal;
-use crate::sessions::{DEFAULT_ROTATION_GRACE, Precondition, Presented, Touch};
+use crate::sessions::{Precondition, Presented, Touch};
 
-const DEFAULT_IDLE: Seconds = Seconds::new(1800);
-const DEFAULT_ABSOLUTE: Seconds = Seconds::new(43_200);
-const DEFAULT_SUBJECT_KEY: &str = "user";
 const SESSION_METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 const LIST_METHODS: &str = "GET, HEAD";
 const REVOKE_METHODS: &str = "POST";
@@ -202,7 +200,7 @@ impl SessionCall {
             },
             subject_key: subject_key(fields)?,
             realm: fields.realm(names::REALM)?,
-            upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
+            upstream_cookie: fields.upstream_cookie(names::UPSTREAM_COOKIE)?,
             rotation,
         }))
     }
@@ -226,7 +224,7 @@ impl SessionCall {
                 joins: false,
                 subject_key: subject_key(fields)?,
                 realm: fields.realm(names::REALM)?,
-                upstream_cookie: fields.cookie_value(names::UPSTREAM_COOKIE)?,
+                upstream_cookie: fields.upstream_cookie(names::UPSTREAM_COOKIE)?,
             },
             precondition: fields.precondition()?,
             name: fields.write_id(names::WRITE_ID)?,

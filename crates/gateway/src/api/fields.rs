@@ -1,7 +1,12 @@
 //! Request headers, parsed into what they mean. An error names its header.
 
+use std::borrow::Cow;
+
 use hyper::HeaderMap;
 use hyper::header::{CONTENT_TYPE, HeaderValue, IF_MATCH};
+use session::limits::{
+    MAX_REALM_BYTES, MAX_SUBJECT_KEY_BYTES, MAX_TIMEOUT, MAX_UPSTREAM_COOKIE_BYTES, is_upstream_cookie,
+};
 use session::principal::Realm;
 use session::record::WriteId;
 use session::time::Seconds;
@@ -10,12 +15,6 @@ use session::version::Version;
 use super::problem::Refusal;
 use crate::sessions::Precondition;
 
-/// Ten years: far beyond any session, and memcached's 32-bit times are still good then.
-const MAX_SECONDS: u64 = 315_360_000;
-/// The longest upstream cookie in bytes. Session ids of servers are well under 200.
-const MAX_COOKIE_BYTES: usize = 1024;
-/// The longest data key in bytes that may hold the subject.
-const MAX_DATA_KEY_BYTES: usize = 128;
 /// The most tags that `if-match` may list.
 const MAX_TAGS: usize = 16;
 
@@ -29,7 +28,7 @@ impl<'a> Fields<'a> {
 
     /// A number of seconds, zero included.
     pub(super) fn seconds(&self, name: &'static str) -> Result<Option<Seconds>, Refusal> {
-        self.number(name, MAX_SECONDS, "is not a number of seconds up to ten years")
+        self.number(name, MAX_TIMEOUT.get(), "is not a number of seconds up to ten years")
             .map(|seconds| seconds.map(Seconds::new))
     }
 
@@ -55,7 +54,8 @@ impl<'a> Fields<'a> {
         let text =
             str::from_utf8(value.as_bytes()).ok().filter(|text| text.len() == 16 && text.bytes().all(|b| is_hex(&b)));
         let id = text.and_then(|text| u64::from_str_radix(text, 16).ok());
-        id.map(|id| Some(WriteId::from_random(id.to_be_bytes()))).ok_or(invalid(name, "is not 16 lowercase hex digits"))
+        id.map(|id| Some(WriteId::from_random(id.to_be_bytes())))
+            .ok_or_else(|| invalid(name, "is not 16 lowercase hex digits"))
     }
 
     /// The media type without its parameters, as it is compared: in lower case. Only ours are recognised.
@@ -77,8 +77,8 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         match str::from_utf8(value.as_bytes()) {
-            Ok(key) if (1..=MAX_DATA_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
-            _ => Err(invalid(name, "is not 1 to 128 bytes of UTF-8")),
+            Ok(key) if (1..=MAX_SUBJECT_KEY_BYTES).contains(&key.len()) => Ok(Some(key)),
+            _ => Err(invalid(name, format!("is not 1 to {MAX_SUBJECT_KEY_BYTES} bytes of UTF-8"))),
         }
     }
 
@@ -88,20 +88,18 @@ impl<'a> Fields<'a> {
             return Ok(None);
         };
         let realm = str::from_utf8(value.as_bytes()).ok().and_then(|text| text.parse().ok());
-        realm.map(Some).ok_or(invalid(name, "is not 1 to 64 letters, digits, -, . and _"))
+        let reason = || format!("is not 1 to {MAX_REALM_BYTES} letters, digits, -, . and _");
+        realm.map(Some).ok_or_else(|| invalid(name, reason()))
     }
 
-    /// A cookie's value (RFC 6265 section 4.1.1), so that it can be sent upstream as one.
-    pub(super) fn cookie_value(&self, name: &'static str) -> Result<Option<String>, Refusal> {
+    /// The id that upstreams keep their own state under.
+    pub(super) fn upstream_cookie(&self, name: &'static str) -> Result<Option<String>, Refusal> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
-        let octet = |byte: u8| matches!(byte, 0x21 | 0x23..=0x2b | 0x2d..=0x3a | 0x3c..=0x5b | 0x5d..=0x7e);
-        let bytes = value.as_bytes();
-        let good = (1..=MAX_COOKIE_BYTES).contains(&bytes.len()) && bytes.iter().copied().all(octet);
-        match str::from_utf8(bytes) {
-            Ok(text) if good => Ok(Some(text.to_owned())),
-            _ => Err(invalid(name, "is not a cookie value of 1 to 1024 bytes")),
+        match str::from_utf8(value.as_bytes()) {
+            Ok(text) if is_upstream_cookie(value.as_bytes()) => Ok(Some(text.to_owned())),
+            _ => Err(invalid(name, format!("is not a cookie value of 1 to {MAX_UPSTREAM_COOKIE_BYTES} bytes"))),
         }
     }
 
@@ -159,6 +157,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-const fn invalid(name: &'static str, reason: &'static str) -> Refusal {
-    Refusal::Header { name, reason }
+fn invalid(name: &'static str, reason: impl Into<Cow<'static, str>>) -> Refusal {
+    Refusal::Header { name, reason: reason.into() }
 }

@@ -1,6 +1,8 @@
 //! Everything that is not a success, by who is to blame, and the one place where it becomes HTTP
 //! (RFC 9457).
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -26,7 +28,7 @@ pub(super) enum Refusal {
     },
     Header {
         name: &'static str,
-        reason: &'static str,
+        reason: Cow<'static, str>,
     },
     Malformed(&'static str),
     BodyTooLarge {
