@@ -10,11 +10,12 @@ use libfuzzer_sys::fuzz_target;
 use session_filter::binding::Binding;
 use session_filter::cache::Slots;
 use session_filter::config::Config;
-use session_filter::edit::{Edit, Headers};
-use session_filter::exchange::{Answer, Exchange, Request, ResponseHeaders, Step};
+use session_filter::edit::Edit;
+use session_filter::exchange::{Answer, Exchange, Request, Step};
+use session_filter::testing::{HeaderList, borrowed};
+use session_filter::token::Token;
 use session::id::SessionId;
 use session::time::UnixSeconds;
-use session_filter::token::Token;
 use session::version::Version;
 
 const CONFIGURATIONS: [&str; 5] = [
@@ -131,16 +132,16 @@ impl Value {
     }
 }
 
-type HeaderList = Vec<(Name, Value)>;
+type Fields = Vec<(Name, Value)>;
 
 #[derive(Arbitrary, Debug)]
 enum Event {
     /// With a valid token of this version, or with none.
-    Request(HeaderList, Option<u8>),
-    Answer(HeaderList, Value),
+    Request(Fields, Option<u8>),
+    Answer(Fields, Value),
     NotSent,
-    Response(HeaderList),
-    Touched(HeaderList, Value),
+    Response(Fields),
+    Touched(Fields, Value),
 }
 
 /// A cache of one slot, with anything in it at first.
@@ -152,24 +153,7 @@ impl Slots for Slot {
     }
 }
 
-struct List(Vec<(String, Vec<u8>)>);
-
-impl ResponseHeaders for List {
-    fn contains(&self, name: &str) -> bool {
-        self.0.iter().any(|(other, _)| other == name)
-    }
-
-    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T {
-        reader(&borrowed(&self.0))
-    }
-}
-
-/// As an edge has them: where they lie.
-fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
-}
-
-fn headers(list: HeaderList) -> Vec<(String, Vec<u8>)> {
+fn headers(list: Fields) -> HeaderList {
     list.into_iter().map(|(name, value)| (name.as_str().to_owned(), value.bytes())).collect()
 }
 
@@ -205,7 +189,7 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
                 exchange.answer(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, &slot, UnixSeconds::new(now))
             }
             Event::NotSent => exchange.answer(Answer::NotSent, &slot, UnixSeconds::new(now)),
-            Event::Response(list) => exchange.response(&List(headers(list)), &slot, || UnixSeconds::new(now)),
+            Event::Response(list) => exchange.response(&headers(list), &slot, || UnixSeconds::new(now)),
             Event::Touched(list, body) => {
                 let (body, now) = (body.bytes(), UnixSeconds::new(now));
                 exchange.touched(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, now, now);

@@ -2,10 +2,6 @@
 //!
 //! Before each bench the allocations of one turn are printed.
 
-#[path = "../tests/visit/mod.rs"]
-#[expect(clippy::expect_used, clippy::panic, unreachable_pub, reason = "shared with a test")]
-mod visit;
-
 use std::hint::black_box;
 use std::iter;
 
@@ -13,7 +9,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use session_filter::binding::Binding;
 use session_filter::cookie;
 use session_filter::path;
-use visit::Visit;
+use session_filter::testing::CachedVisit;
 
 /// A bench whose title says how often one turn allocates.
 fn bench<T>(criterion: &mut Criterion, name: &str, mut turn: impl FnMut() -> T) {
@@ -25,12 +21,12 @@ fn bench<T>(criterion: &mut Criterion, name: &str, mut turn: impl FnMut() -> T) 
 }
 
 fn exchange(criterion: &mut Criterion) {
-    let visit = Visit::new();
+    let visit = CachedVisit::new();
     bench(criterion, "cached request", || visit.make());
 }
 
 fn token(criterion: &mut Criterion) {
-    let Visit { config, token, .. } = Visit::new();
+    let CachedVisit { config, token, .. } = CachedVisit::new();
     let signed = config.keyring.sign(&token, &Binding::NONE);
     bench(criterion, "token sign", || config.keyring.sign(black_box(&token), &Binding::NONE));
     bench(criterion, "token verify", || config.keyring.verify(black_box(signed.as_bytes()), &Binding::NONE));

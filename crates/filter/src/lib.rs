@@ -30,5 +30,7 @@ pub mod path;
 mod renewals;
 pub mod secret;
 pub mod set_cookie;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod token;
 pub mod upstream_api;

@@ -1,11 +1,8 @@
 //! How often a cached request's way through the decisions allocates. Allocations are exact where times are not, so this
 //! is the hot path's one figure that a test can hold to.
 
-#[expect(clippy::expect_used, clippy::panic, unreachable_pub, dead_code, reason = "shared with the benches")]
-mod visit;
-
 use session_filter::exchange::Step;
-use visit::Visit;
+use session_filter::testing::CachedVisit;
 
 /// The list of the request's headers, the slot's content (in Envoy what hostcalls have returned), the subject and the data
 /// read from it, the cookies of ours, the lines without them and the one line in them, the list of edits, and the values
@@ -14,7 +11,7 @@ const ALLOCATIONS: u64 = 12;
 
 #[test]
 fn a_cached_request_allocates_what_it_hands_out_and_little_else() {
-    let visit = Visit::new();
+    let visit = CachedVisit::new();
     let (edits, step) = visit.make();
     assert_eq!(step, Step::Deliver(Vec::new()));
     assert_eq!(edits.len(), 6, "the cookie line and five headers: {edits:?}");

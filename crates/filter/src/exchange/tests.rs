@@ -10,7 +10,6 @@ mod in_use;
 mod late;
 mod manners;
 mod rotation;
-mod world;
 mod writes;
 
 use super::*;

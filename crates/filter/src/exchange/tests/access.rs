@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::world::{Gateway, World, headers};
 use super::*;
+use crate::testing::{GatewayState, World, headers};
 
 fn world() -> World {
     World::new(json!({
@@ -24,7 +24,7 @@ fn login(world: &mut World) -> String {
     world.visit("", &[("x-session-patch", r#"{"user":"alice"}"#)]).cookie().expect("issued")
 }
 
-fn get(world: &mut World, path: &str, cookie: &str, response: &[(&str, &str)]) -> super::world::Seen {
+fn get(world: &mut World, path: &str, cookie: &str, response: &[(&str, &str)]) -> crate::testing::Visit {
     world.visit_with(headers(&[(":method", "GET"), (":path", path), ("cookie", cookie)]), response)
 }
 
@@ -69,7 +69,7 @@ fn required_lets_nobody_through_whose_login_cannot_be_seen() {
     let mut world = world();
     let cookie = login(&mut world);
     world.slots.0.clear();
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     assert_eq!(get(&mut world, "/api/x", &cookie, &[]).status(), 503);
     assert_eq!(get(&mut world, "/x", &cookie, &[]).upstream("x-session-state"), "unavailable");
 }
@@ -78,14 +78,14 @@ fn required_lets_nobody_through_whose_login_cannot_be_seen() {
 fn strict_always_asks_the_store() {
     let mut world = world();
     let cookie = login(&mut world);
-    world.calls.clear();
+    world.gateway.calls.clear();
     get(&mut world, "/x", &cookie, &[]);
-    assert_eq!(world.calls.len(), 0);
+    assert_eq!(world.gateway.calls.len(), 0);
     get(&mut world, "/admin/x", &cookie, &[]);
     get(&mut world, "/admin/x", &cookie, &[]);
-    assert_eq!(world.calls.len(), 2);
+    assert_eq!(world.gateway.calls.len(), 2);
     // Not even an outage makes an old copy good enough.
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     assert_eq!(get(&mut world, "/admin/x", &cookie, &[]).upstream("x-session-state"), "unavailable");
     let mut exchange = Exchange::new(world.config.clone());
     let request = headers(&[(":path", "/admin/x"), ("cookie", &cookie)]);
@@ -97,16 +97,16 @@ fn required_and_strict_asks_the_store_who_is_logged_in() {
     let mut world = world();
     let cookie = login(&mut world);
     get(&mut world, "/account/x", &cookie, &[]);
-    world.calls.clear();
+    world.gateway.calls.clear();
     assert_eq!(get(&mut world, "/account/close/", &cookie, &[]).upstream("x-session-subject"), "alice");
-    assert_eq!(world.calls.len(), 1);
+    assert_eq!(world.gateway.calls.len(), 1);
     assert_eq!(get(&mut world, "/account/close/", "", &[]).status(), 401);
     // The copy still says that alice is logged in.
     let id = get(&mut world, "/account/x", &cookie, &[]).upstream("x-session-id").to_owned();
     world.destroy(&id);
     assert!(get(&mut world, "/account/x", &cookie, &[]).was_forwarded());
     assert_eq!(get(&mut world, "/account/close/", &cookie, &[]).status(), 401);
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     assert_eq!(get(&mut world, "/account/close/", &cookie, &[]).status(), 503);
 }
 
@@ -186,11 +186,11 @@ fn the_identity_is_what_the_upstream_sees() {
 #[test]
 fn a_request_that_the_filter_answers_or_holds_has_no_token_left() {
     let rules = json!([{"path_prefix": "/account/", "session": "required"}]);
-    for gateway in [Gateway::Up, Gateway::Down] {
+    for gateway in [GatewayState::Up, GatewayState::Down] {
         for write in [&[][..], &[("x-session-patch", r#"{"n":1}"#)]] {
             let mut world = World::new(json!({"rules": rules}));
             let cookie = world.visit("", write).cookie().unwrap();
-            world.gateway = gateway;
+            world.gateway.state = gateway;
             let line = format!("theme=dark; {cookie}");
             let request = headers(&[(":method", "GET"), (":path", "/account/"), ("cookie", &line)]);
             let seen = world.visit_with(request, &[]);

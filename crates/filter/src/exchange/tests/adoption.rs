@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_assert_ne, prop_oneof, proptest};
 use serde_json::json;
 
-use super::world::{Gateway, World, headers};
 use super::*;
+use crate::testing::{GatewayState, World, headers};
 
 fn world() -> World {
     World::new(json!({
@@ -77,13 +77,13 @@ fn an_outage_opens_no_upstream_session_and_ends_none() {
         }));
         let first = world.visit("", &[]);
         let (cookie, id) = (first.cookie().unwrap(), first.upstream("x-session-id").to_owned());
-        world.gateway = Gateway::Down;
+        world.gateway.state = GatewayState::Down;
         let outage = world.visit(&cookie, answer);
         assert_eq!((outage.upstream("x-session-state"), outage.status()), ("unavailable", 200), "{answer:?}");
         let sent = outage.upstream_all("cookie").concat();
         assert!(sent.starts_with("PHPSESSID=") && !sent.contains(&id), "{sent}");
         assert_eq!(outage.client_all("set-cookie"), [""; 0], "{answer:?}");
-        world.gateway = Gateway::Up;
+        world.gateway.state = GatewayState::Up;
         let after = world.visit(&cookie, &[]);
         assert_eq!(after.upstream("x-session-state"), "active", "{answer:?}");
         assert!(after.upstream_all("cookie").concat().contains(&id), "{answer:?}");
@@ -201,12 +201,12 @@ fn an_upstream_that_renews_with_each_request_is_heard_no_more_until_it_rests() {
         cookie = seen.cookie().unwrap_or(cookie);
     }
     assert_eq!(warnings, 1);
-    let calls = world.calls.len();
+    let calls = world.gateway.calls.len();
     let quiet = world.visit(&cookie, &[("set-cookie", "PHPSESSID=again; Path=/")]);
     assert_eq!(quiet.upstream("cookie"), "PHPSESSID=renewed4", "the last one that was kept");
     assert_eq!(quiet.upstream("x-session-data"), r#"{"n":12}"#, "patches are saved all the same");
     assert_eq!((quiet.cookie(), quiet.status()), (None, 200));
-    assert!(!world.calls[calls..].iter().any(|call| call.starts_with("PATCH")), "{:?}", world.calls);
+    assert!(!world.gateway.calls[calls..].iter().any(|call| call.starts_with("PATCH")), "{:?}", world.gateway.calls);
 
     world.now += 61;
     let login = world.visit(&cookie, &[("set-cookie", "PHPSESSID=later; Path=/")]);
@@ -290,7 +290,7 @@ fn a_late_renewal_is_given_up_for_nothing_but_a_patch() {
         let cookie = world.visit("", &[]).cookie().expect("issued");
         let mut late = under_way(&mut world, &cookie, 1).remove(0);
         let newer = world.visit(&cookie, &[("set-cookie", "PHPSESSID=first; Path=/")]).cookie().expect("rotated");
-        world.lost_answers = lost_answers;
+        world.gateway.lost_answers = lost_answers;
         assert_eq!(end(&mut world, &mut late, response), (Some(503), None), "{response:?}");
         let seen = world.visit(&newer, &[]);
         assert_eq!((seen.upstream("x-session-data"), seen.upstream("x-session-subject")), ("{}", ""));

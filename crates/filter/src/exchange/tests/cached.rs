@@ -2,15 +2,15 @@
 
 use serde_json::json;
 
-use super::world::{Gateway, World, borrowed};
 use super::*;
+use crate::testing::{GatewayState, World, borrowed};
 
 fn cached(changes: &serde_json::Value) -> (World, String) {
     let mut config = json!({"cache": {"ttl": "5s", "stale_if_error": "60s", "slots": 1024}});
     config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
     let mut world = World::new(config);
     let cookie = write(&mut world, "", r#"{"n":1}"#);
-    world.calls.clear();
+    world.gateway.calls.clear();
     (world, cookie)
 }
 
@@ -27,10 +27,10 @@ fn a_copy_saves_the_call_for_its_time_to_live() {
         assert_eq!(seen.upstream("x-session-version"), "1");
         assert!(seen.counts.contains(&Counter::CacheHit));
     }
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
     world.now += 5;
     assert!(world.visit(&cookie, &[]).counts.contains(&Counter::CacheMiss));
-    assert_eq!(world.calls.len(), 1);
+    assert_eq!(world.gateway.calls.len(), 1);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn an_answer_of_before_a_logout_does_not_bring_the_copy_back() {
     let (mut world, cookie) = cached(&json!({}));
     world.now += 5;
     let mut slow = Exchange::new(world.config.clone());
-    let request = super::world::headers(&[("cookie", &cookie)]);
+    let request = crate::testing::headers(&[("cookie", &cookie)]);
     let Step::LookUp { look_up, .. } = world.request(&mut slow, &request) else { panic!("looked up") };
     let callout = look_up.callout(&world.config);
     world.answer(&mut slow, &callout);
@@ -94,17 +94,17 @@ fn an_answer_of_before_a_logout_does_not_bring_the_copy_back() {
 fn a_rotated_token_is_refused_from_the_copy_too() {
     let (mut world, cookie) = cached(&json!({"timeouts": {"rotation_grace": "1s"}}));
     world.visit(&cookie, &[("x-session-control", "rotate")]);
-    world.calls.clear();
+    world.gateway.calls.clear();
     world.now += 1;
     assert_eq!(world.visit(&cookie, &[]).upstream("x-session-state"), "expired");
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
 }
 
 #[test]
 fn an_old_copy_serves_through_an_outage_for_a_while() {
-    for gateway in [Gateway::Down, Gateway::Unreachable, Gateway::StoreDown] {
+    for gateway in [GatewayState::Down, GatewayState::Unreachable, GatewayState::StoreDown] {
         let (mut world, cookie) = cached(&json!({}));
-        world.gateway = gateway;
+        world.gateway.state = gateway;
         world.now += 64;
         let seen = world.visit(&cookie, &[]);
         assert_eq!(seen.upstream("x-session-data"), r#"{"n":1}"#);
@@ -120,7 +120,7 @@ fn an_old_copy_never_hides_the_clients_own_write() {
     let copies = world.slots.0.clone();
     let newer = write(&mut world, &cookie, r#"{"n":2}"#);
     world.slots.0 = copies;
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     assert_eq!(world.visit(&newer, &[]).status(), 503);
 }
 
@@ -154,7 +154,7 @@ fn a_session_in_use_is_touched_without_holding_the_request() {
     assert_eq!(world.visit(&cookie, &[]).effects.refresh, None);
     world.now += 1;
     let seen = world.visit(&cookie, &[]);
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
     let look_up = seen.effects.refresh.expect("due");
     assert_eq!(look_up.id.to_string(), seen.upstream("x-session-id"));
     assert!(look_up.callout(&world.config).headers.iter().any(|(_, value)| value.ends_with("?touch")));
@@ -166,7 +166,7 @@ fn a_refresh_renews_the_copy_or_marks_the_end() {
     let (world, _) = cached(&json!({}));
     let look_up = LookUp { id: SessionId::from_bytes([1; 16]), seen: Version::FIRST };
     let refresh = |headers: &[(&str, &str)]| {
-        let headers = super::world::headers(headers);
+        let headers = crate::testing::headers(headers);
         look_up.refresh(&world.config, Answer::Received { headers: &borrowed(&headers), body: b"{}" }, world.now())
     };
     let session = [

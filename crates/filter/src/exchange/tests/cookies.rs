@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::world::World;
 use super::*;
+use crate::testing::World;
 
 const WRITE: &[(&str, &str)] = &[("x-session-patch", r#"{"n":1}"#)];
 
@@ -21,7 +21,7 @@ fn lazy_gives_a_cookie_at_once_and_asks_the_store_nothing_before_a_write() {
     assert_eq!(second.upstream("x-session-id"), first.upstream("x-session-id"));
     assert_eq!(second.upstream_all("cookie"), Vec::<&str>::new());
     assert_eq!(second.cookie(), None);
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
 }
 
 #[test]
@@ -30,7 +30,7 @@ fn eager_stores_the_session_before_the_client_gets_its_cookie() {
     let first = world.visit("", &[]);
     assert_eq!(first.upstream("x-session-state"), "new");
     let id = first.upstream("x-session-id").to_owned();
-    assert_eq!(world.calls, [format!("PUT /v1/sessions/{id}")]);
+    assert_eq!(world.gateway.calls, [format!("PUT /v1/sessions/{id}")]);
 
     let second = world.visit(&first.cookie().expect("issued"), &[]);
     assert_eq!(second.upstream("x-session-state"), "active");
@@ -56,7 +56,7 @@ fn on_write_gives_no_cookie_before_a_write() {
     let mut world = World::new(json!({"create": "on_write"}));
     let read = world.visit("", &[]);
     assert_eq!((read.upstream("x-session-state"), read.cookie()), ("new", None));
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
 
     let write = world.visit("", WRITE);
     let id = write.upstream("x-session-id").to_owned();
@@ -71,7 +71,7 @@ fn a_session_that_is_gone_is_said_to_be() {
         let mut world = World::new(json!({"create": create}));
         let first = world.visit("", WRITE);
         let id = first.upstream("x-session-id").to_owned();
-        world.evict(&id);
+        world.gateway.evict(&id);
         let after = world.visit(&first.cookie().expect("issued"), &[]);
         assert_eq!(after.upstream("x-session-state"), "expired", "{create}");
         assert_ne!(after.upstream("x-session-id"), id, "{create}");
@@ -136,7 +136,7 @@ fn an_anonymous_token_keeps_its_age() {
     world.now += 1800;
     assert_eq!(world.visit(&first.cookie().expect("issued"), &[]).cookie(), None);
 
-    world.config = super::world::config(json!({"secrets": [new, old], "cookie": cookie, "timeouts": timeouts}));
+    world.config = crate::testing::config(json!({"secrets": [new, old], "cookie": cookie, "timeouts": timeouts}));
     // It ends by its age before its secret may go, and a late answer that signs it anew could undo a login.
     let token = first.cookie().expect("issued");
     assert_eq!(world.visit(&token, &[]).cookie(), None);
@@ -152,11 +152,11 @@ fn a_token_of_an_older_secret_is_replaced() {
     let new = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
     let mut world = World::new(json!({"secrets": [old]}));
     let first = world.visit("", WRITE);
-    world.config = super::world::config(json!({"secrets": [new, old]}));
+    world.config = crate::testing::config(json!({"secrets": [new, old]}));
     let second = world.visit(&first.cookie().expect("issued"), &[]);
     assert_eq!(second.upstream("x-session-data"), r#"{"n":1}"#);
 
-    world.config = super::world::config(json!({"secrets": [new]}));
+    world.config = crate::testing::config(json!({"secrets": [new]}));
     let third = world.visit(&second.cookie().expect("replaced"), &[]);
     assert_eq!(third.upstream("x-session-data"), r#"{"n":1}"#);
     assert_eq!(third.cookie(), None);
@@ -195,7 +195,7 @@ fn an_upstream_cannot_set_our_cookie_without_a_name() {
 #[test]
 fn adoption_gives_the_upstream_our_id_as_its_own() {
     let mut world = World::new(json!({"create": "eager", "upstream": {"cookie": "JSESSIONID"}}));
-    let mut request = super::world::headers(&[("cookie", "JSESSIONID=planted; a=1")]);
+    let mut request = crate::testing::headers(&[("cookie", "JSESSIONID=planted; a=1")]);
     let first =
         world.visit_with(request.clone(), &[("set-cookie", "JSESSIONID=00000000000000000000000000000001; Path=/")]);
     let id = first.upstream("x-session-id").to_owned();

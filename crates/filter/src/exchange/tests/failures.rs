@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::world::{Gateway, World};
 use super::*;
+use crate::testing::{GatewayState, World};
 
-const OUTAGES: [Gateway; 3] = [Gateway::Down, Gateway::Unreachable, Gateway::StoreDown];
+const OUTAGES: [GatewayState; 3] = [GatewayState::Down, GatewayState::Unreachable, GatewayState::StoreDown];
 const WRITE: &[(&str, &str)] = &[("x-session-patch", r#"{"n":2}"#)];
 
 fn stored(policies: serde_json::Value) -> (World, String) {
@@ -18,14 +18,14 @@ fn stored(policies: serde_json::Value) -> (World, String) {
 fn reads_are_denied_without_touching_the_cookie() {
     for outage in OUTAGES {
         let (mut world, cookie) = stored(json!({}));
-        world.gateway = outage;
+        world.gateway.state = outage;
         let seen = world.visit(&cookie, &[]);
         assert!(!seen.was_forwarded());
         assert_eq!((seen.status(), seen.client("retry-after")), (503, "1"));
         assert_eq!(seen.client_all("set-cookie"), Vec::<&str>::new());
         assert!(seen.counts.contains(&Counter::RequestDenied));
 
-        world.gateway = Gateway::Up;
+        world.gateway.state = GatewayState::Up;
         assert_eq!(world.visit(&cookie, &[]).upstream("x-session-data"), r#"{"n":1}"#);
     }
 }
@@ -34,7 +34,7 @@ fn reads_are_denied_without_touching_the_cookie() {
 fn reads_continue_without_data_and_without_touching_the_cookie() {
     for outage in OUTAGES {
         let (mut world, cookie) = stored(json!({"on_store_failure": "continue"}));
-        world.gateway = outage;
+        world.gateway.state = outage;
         let seen = world.visit(&cookie, &[]);
         assert_eq!(seen.upstream("x-session-state"), "unavailable");
         assert_eq!(seen.upstream("x-session-id").len(), 32);
@@ -46,7 +46,7 @@ fn reads_continue_without_data_and_without_touching_the_cookie() {
 #[test]
 fn anonymous_visitors_do_not_notice_an_outage() {
     let mut world = World::new(json!({}));
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     let first = world.visit("", &[]);
     assert_eq!(first.status(), 200);
     assert_eq!(world.visit(&first.cookie().expect("issued"), &[]).upstream("x-session-state"), "active");
@@ -56,7 +56,7 @@ fn anonymous_visitors_do_not_notice_an_outage() {
 fn a_write_that_cannot_be_committed_fails() {
     for outage in OUTAGES {
         let (mut world, cookie) = stored(json!({"on_store_failure": "continue"}));
-        world.gateway = outage;
+        world.gateway.state = outage;
         let seen = world.visit(&cookie, WRITE);
         assert_eq!((seen.status(), seen.client("x-session-error")), (503, "store-unavailable"));
         assert_eq!(seen.client_all("set-cookie"), Vec::<&str>::new());
@@ -68,7 +68,7 @@ fn a_write_that_cannot_be_committed_fails() {
 fn a_write_that_cannot_be_committed_is_delivered_with_an_error() {
     for outage in OUTAGES {
         let (mut world, cookie) = stored(json!({"on_store_failure": "continue", "on_write_failure": "deliver"}));
-        world.gateway = outage;
+        world.gateway.state = outage;
         let seen = world.visit(&cookie, WRITE);
         assert_eq!((seen.status(), seen.client("x-session-error")), (200, "store-unavailable"));
         assert_eq!(seen.client_all("x-session-patch"), Vec::<&str>::new());
@@ -79,10 +79,10 @@ fn a_write_that_cannot_be_committed_is_delivered_with_an_error() {
 #[test]
 fn eager_gives_no_cookie_for_a_session_that_is_not_stored() {
     let mut world = World::new(json!({"create": "eager"}));
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     assert_eq!(world.visit("", &[]).status(), 503);
 
-    world.config = super::world::config(json!({"create": "eager", "on_store_failure": "continue"}));
+    world.config = crate::testing::config(json!({"create": "eager", "on_store_failure": "continue"}));
     let seen = world.visit("", &[]);
     assert_eq!((seen.status(), seen.cookie()), (200, None));
     let write = world.visit("", WRITE);
@@ -92,7 +92,7 @@ fn eager_gives_no_cookie_for_a_session_that_is_not_stored() {
 #[test]
 fn a_logout_that_cannot_be_committed_is_not_claimed() {
     let (mut world, cookie) = stored(json!({"on_store_failure": "continue"}));
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     let seen = world.visit(&cookie, &[("x-session-control", "destroy")]);
     assert_eq!((seen.status(), seen.cookie()), (503, None));
 }
@@ -110,7 +110,7 @@ fn an_upstreams_nonsense_is_its_own_fault() {
         assert_eq!((seen.status(), seen.client("x-session-error")), (502, "invalid-patch"), "{name}: {value}");
         assert!(seen.counts.contains(&Counter::WriteInvalid));
 
-        world.config = super::world::config(json!({"on_write_failure": "deliver"}));
+        world.config = crate::testing::config(json!({"on_write_failure": "deliver"}));
         // One good patch beside a bad one is not applied either.
         let seen = world.visit(&cookie, &[(name, value), ("x-session-patch", r#"{"n":9}"#)]);
         assert_eq!((seen.status(), seen.client("x-session-error")), (200, "invalid-patch"));

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{World, borrowed, headers};
 use super::*;
+use crate::testing::{World, borrowed, headers};
 use session::gateway_api as api;
 
 #[test]
@@ -30,7 +30,7 @@ fn clients_set_none_of_our_headers() {
 fn no_bad_token_costs_a_callout() {
     let mut world = World::new(json!({}));
     let cookie = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");
-    world.calls.clear();
+    world.gateway.calls.clear();
     let token = cookie.strip_prefix("sid=").unwrap();
     for index in 0..token.len() {
         let mut damaged = token.as_bytes().to_vec();
@@ -42,7 +42,7 @@ fn no_bad_token_costs_a_callout() {
     for bad in ["sid=", "sid", &cookie[..20], &format!("{cookie}x"), "sid=\"\"", &"sid=x; ".repeat(2000)] {
         assert_eq!(world.visit(bad, &[]).upstream("x-session-state"), "new");
     }
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
 }
 
 #[test]

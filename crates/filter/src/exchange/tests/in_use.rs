@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{Gateway, World, headers};
 use super::*;
+use crate::testing::{GatewayState, World, headers};
 
 /// A world in which a session lives for a minute, and a stream that goes on in one of its sessions.
 fn streaming(response: &[(&str, &str)]) -> (World, Exchange, String) {
@@ -96,7 +96,7 @@ fn a_stream_keeps_no_session_alive_that_its_token_does_not_open() {
         let newer = world.visit(&cookie, &[write]).cookie().expect("issued");
         world.now += 10;
         assert!(look(&mut world, &mut exchange));
-        assert_eq!((exchange.in_use(), world.extensions), (None, 0), "the last touch changed nothing, either");
+        assert_eq!((exchange.in_use(), world.gateway.extensions), (None, 0), "the last touch changed nothing, either");
         assert_eq!(state(&mut world, &newer), "active");
     }
 
@@ -111,14 +111,14 @@ fn a_stream_keeps_no_session_alive_that_its_token_does_not_open() {
 
 #[test]
 fn a_touch_that_the_store_did_not_hear_is_made_again() {
-    for gateway in [Gateway::Down, Gateway::StoreDown] {
+    for gateway in [GatewayState::Down, GatewayState::StoreDown] {
         let (mut world, mut exchange, cookie) = streaming(&[]);
-        world.gateway = gateway;
+        world.gateway.state = gateway;
         world.now += 10;
         assert!(look(&mut world, &mut exchange));
         world.now += 3;
         assert!(look(&mut world, &mut exchange), "it is still due");
-        world.gateway = Gateway::Up;
+        world.gateway.state = GatewayState::Up;
         world.now += 3;
         assert!(look(&mut world, &mut exchange));
         assert!(!look(&mut world, &mut exchange));
@@ -171,7 +171,7 @@ proptest! {
             }
         }
         let most = 400 / apart.max(1) + 1;
-        prop_assert!(world.extensions as u64 <= most, "{} extensions, {most} were enough", world.extensions);
+        prop_assert!(world.gateway.extensions as u64 <= most, "{} extensions, {most} were enough", world.gateway.extensions);
     }
 }
 

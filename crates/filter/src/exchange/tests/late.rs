@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::world::{Gateway, World, headers};
 use super::*;
+use crate::testing::{GatewayState, World, headers};
 
 const OLD: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 const NEW: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
@@ -133,7 +133,7 @@ proptest! {
             world.now += 60;
         }
         if is_secret_changed {
-            world.config = super::world::config(config(create, has_max_age, &[NEW, OLD]));
+            world.config = crate::testing::config(config(create, has_max_age, &[NEW, OLD]));
         }
         world.now += 3000;
 
@@ -175,11 +175,11 @@ proptest! {
         world.now += 1;
         let anonymous = world.visit("", &[]);
         let tokens = [old.cookie().unwrap(), best.cookie().unwrap(), anonymous.cookie().unwrap(), "sid=forged".into()];
-        world.calls.clear();
+        world.gateway.calls.clear();
         let line = order.iter().map(|index: &usize| tokens[*index].clone()).collect::<Vec<_>>().join("; ");
         let seen = world.visit(&line, &[]);
         prop_assert_eq!(seen.upstream("x-session-subject"), "alice");
-        prop_assert_eq!(world.calls.len(), 1);
+        prop_assert_eq!(world.gateway.calls.len(), 1);
     }
 }
 
@@ -190,12 +190,12 @@ fn an_ended_token_is_passed_over_without_a_second_lookup() {
     world.now += 1;
     let ended = world.visit("", WRITE);
     world.visit(&ended.cookie().unwrap(), DESTROY);
-    world.calls.clear();
+    world.gateway.calls.clear();
     let both = format!("{}; {}", ended.cookie().unwrap(), anonymous.cookie().unwrap());
     let seen = world.visit(&both, &[]);
     assert_eq!(seen.upstream("x-session-id"), anonymous.upstream("x-session-id"));
     assert_eq!(seen.upstream("x-session-state"), "active");
-    assert_eq!(world.calls.len(), 1, "{:?}", world.calls);
+    assert_eq!(world.gateway.calls.len(), 1, "{:?}", world.gateway.calls);
 }
 
 /// Somebody's token was planted beside the user's own, and is the newer one.
@@ -248,9 +248,9 @@ fn a_logout_ends_every_session_that_the_browser_has_a_token_of() {
             world.now += 1;
         }
         let all = tokens.join("; ");
-        world.calls.clear();
+        world.gateway.calls.clear();
         let seen = world.visit(&all, DESTROY);
-        assert_eq!(world.calls.iter().filter(|call| call.starts_with("DELETE")).count(), 3);
+        assert_eq!(world.gateway.calls.iter().filter(|call| call.starts_with("DELETE")).count(), 3);
         assert_eq!(seen.cookie().as_deref(), Some("sid="));
         for token in &tokens {
             assert_eq!(world.visit(token, &[]).upstream("x-session-state"), "expired");
@@ -324,7 +324,7 @@ fn a_session_stored_anew_under_a_derived_id_is_not_hidden_by_the_one_before() {
     }
     let id = world.visit(&cookie, &[]).upstream("x-session-id").to_owned();
     let ghost = world.slots.0.clone();
-    world.evict(&id);
+    world.gateway.evict(&id);
     world.now += 2;
     let anew = world.visit(&anonymous, WRITE).cookie().unwrap();
     for slots in [None, Some(ghost)] {
@@ -345,9 +345,9 @@ fn what_a_client_has_seen_lost_opens_no_path_that_depends_on_it() {
     ]);
     let mut world = World::new(json!({"rules": rules}));
     let first = world.visit("", LOGIN);
-    let older = world.stored(first.upstream("x-session-id"));
+    let older = world.gateway.stored(first.upstream("x-session-id"));
     let newer = world.visit(&first.cookie().unwrap(), LOGOUT).cookie().unwrap();
-    world.restore(first.upstream("x-session-id"), older);
+    world.gateway.restore(first.upstream("x-session-id"), older);
     for (path, status) in [("/account/", 503), ("/strict/", 503), ("/", 200)] {
         let seen = world.visit_with(headers(&[(":method", "GET"), (":path", path), ("cookie", &newer)]), &[]);
         assert_eq!(seen.status(), status, "{path}");
@@ -361,7 +361,7 @@ fn a_part_of_a_page_gets_no_cookie_and_stores_nothing() {
         for destination in ["image", "style", "script", "font"] {
             let seen = world.visit_with(headers(&request(None, Some(destination))), &[]);
             assert_eq!(seen.client_all("set-cookie"), [""; 0], "{create} {destination}");
-            assert_eq!(world.calls, [""; 0], "{create} {destination}");
+            assert_eq!(world.gateway.calls, [""; 0], "{create} {destination}");
         }
         for destination in ["document", "iframe", "empty"] {
             let seen = world.visit_with(headers(&request(None, Some(destination))), &[]);
@@ -390,7 +390,7 @@ fn a_lost_answer_to_a_rotation_logs_nobody_out() {
         let mut world = World::new(json!({}));
         let login = world.visit("", &[("x-session-patch", r#"{"user":"bob","n":1}"#)]).cookie().unwrap();
         let rotating = UnderWay::begin(&mut world, &request(Some(&login), None));
-        world.lost_answers = 1;
+        world.gateway.lost_answers = 1;
         let mut jar = Some(login);
         let (status, line) = rotating.end(&mut world, change);
         assert_eq!(status, 200, "{change:?}");
@@ -467,7 +467,7 @@ fn a_mere_renewal_takes_no_login_away() {
 #[test]
 fn a_mere_renewal_in_an_outage_costs_no_answer() {
     let mut world = adopting(&[("on_store_failure", "continue")]);
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     for answer in [&[], RENEWS] {
         assert_eq!(world.visit("", answer).status(), 200);
     }

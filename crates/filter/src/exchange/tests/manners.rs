@@ -3,13 +3,13 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::world::{Gateway, Seen, World, headers};
 use crate::edit::GrpcStatus;
+use crate::testing::{GatewayState, Visit, World, headers};
 
 const PREFLIGHT: [(&str, &str); 3] =
     [(":method", "OPTIONS"), ("origin", "https://app.example"), ("access-control-request-method", "PUT")];
 
-fn preflight(world: &mut World, more: &[(&str, &str)], response: &[(&str, &str)]) -> Seen {
+fn preflight(world: &mut World, more: &[(&str, &str)], response: &[(&str, &str)]) -> Visit {
     world.visit_with(headers(&[&PREFLIGHT[..], more].concat()), response)
 }
 
@@ -26,7 +26,7 @@ fn a_preflight_passes_and_has_no_session() {
         }
         assert_eq!(seen.client_all("set-cookie"), Vec::<&str>::new());
         assert_eq!(seen.client_all("x-session-patch"), Vec::<&str>::new());
-        assert_eq!(world.calls, Vec::<String>::new());
+        assert_eq!(world.gateway.calls, Vec::<String>::new());
     }
 }
 
@@ -61,14 +61,14 @@ fn a_script_can_read_why_its_write_was_not_saved() {
         ("vary", "accept"),
         ("x-secret", "1"),
     ];
-    let failures: [(Gateway, (&str, &str), u16); 3] = [
-        (Gateway::Down, ("x-session-patch", r#"{"n":1}"#), 503),
-        (Gateway::Up, ("x-session-patch", "nonsense"), 502),
-        (Gateway::Unreachable, ("x-session-control", "rotate"), 503),
+    let failures: [(GatewayState, (&str, &str), u16); 3] = [
+        (GatewayState::Down, ("x-session-patch", r#"{"n":1}"#), 503),
+        (GatewayState::Up, ("x-session-patch", "nonsense"), 502),
+        (GatewayState::Unreachable, ("x-session-control", "rotate"), 503),
     ];
     for (gateway, write, status) in failures {
         let mut world = World::new(json!({}));
-        world.gateway = gateway;
+        world.gateway.state = gateway;
         let seen = world.visit("", &[&cors[..], &[write]].concat());
         assert_eq!(seen.status(), status);
         assert_eq!(seen.client("access-control-allow-origin"), "https://app.example");
@@ -81,7 +81,7 @@ fn a_script_can_read_why_its_write_was_not_saved() {
 #[test]
 fn a_script_can_read_why_its_session_could_not_be_stored() {
     let mut world = World::new(json!({"create": "eager", "on_store_failure": "deny"}));
-    world.gateway = Gateway::Down;
+    world.gateway.state = GatewayState::Down;
     let seen = world.visit("", &[("access-control-allow-origin", "https://app.example"), ("vary", "origin")]);
     assert_eq!(seen.status(), 503);
     assert_eq!((seen.client("access-control-allow-origin"), seen.client("vary")), ("https://app.example", "origin"));
@@ -91,13 +91,13 @@ fn a_script_can_read_why_its_session_could_not_be_stored() {
 fn a_grpc_client_tries_again_only_what_another_try_may_help() {
     let status = |gateway, write: (&str, &str)| {
         let mut world = World::new(json!({}));
-        world.gateway = gateway;
+        world.gateway.state = gateway;
         world.visit("", &[write]).reply.expect("refused").grpc_status
     };
     let large = format!(r#"{{"n":"{}"}}"#, "x".repeat(70_000));
-    assert_eq!(status(Gateway::Up, ("x-session-patch", "nonsense")), GrpcStatus::Internal);
-    assert_eq!(status(Gateway::Up, ("x-session-patch", &large)), GrpcStatus::Internal);
-    assert_eq!(status(Gateway::Down, ("x-session-patch", "{}")), GrpcStatus::Unavailable);
+    assert_eq!(status(GatewayState::Up, ("x-session-patch", "nonsense")), GrpcStatus::Internal);
+    assert_eq!(status(GatewayState::Up, ("x-session-patch", &large)), GrpcStatus::Internal);
+    assert_eq!(status(GatewayState::Down, ("x-session-patch", "{}")), GrpcStatus::Unavailable);
     let mut world = World::new(json!({"rules": [{"path_prefix": "/", "session": "required"}]}));
     assert_eq!(world.visit("", &[]).reply.expect("refused").grpc_status, GrpcStatus::Unauthenticated);
 }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::world::World;
 use super::*;
+use crate::testing::World;
 
 const ROTATE: &[(&str, &str)] = &[("x-session-control", "rotate")];
 
@@ -100,7 +100,7 @@ struct UnderWay {
 impl UnderWay {
     fn begin(world: &mut World, cookie: &str) -> Self {
         let mut exchange = Exchange::new(world.config.clone());
-        let request = super::world::headers(&[("cookie", cookie)]);
+        let request = crate::testing::headers(&[("cookie", cookie)]);
         let Step::LookUp { look_up, .. } = world.request(&mut exchange, &request) else { panic!("looked up") };
         let callout = look_up.callout(&world.config);
         assert!(matches!(world.answer(&mut exchange, &callout), Step::Forward { .. }));
@@ -109,7 +109,7 @@ impl UnderWay {
 
     fn end(mut self, world: &mut World, response: &[(&str, &str)]) -> Step {
         let now = world.now();
-        let response = super::world::headers(response);
+        let response = crate::testing::headers(response);
         let Step::Call(callout) = self.exchange.response(&response, &world.slots, || now) else { panic!("committed") };
         world.answer(&mut self.exchange, &callout)
     }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::world::World;
 use super::*;
+use crate::testing::World;
 
 #[test]
 fn a_write_is_there_for_the_next_request() {
@@ -143,7 +143,7 @@ fn a_session_begun_anew_under_its_old_id_is_not_opened_by_old_tokens() {
     let write = world.visit(&planted, &[("x-session-patch", r#"{"user":"alice"}"#)]);
     let old = write.cookie().expect("issued");
     let id = world.visit(&old, &[]).upstream("x-session-id").to_owned();
-    world.evict(&id);
+    world.gateway.evict(&id);
     world.now += 600;
     // The attacker promotes the planted token again: the same id, another session.
     let attacker = world.visit(&planted, &[("x-session-patch", r#"{"trap":1}"#)]).cookie().expect("issued");
@@ -171,7 +171,7 @@ fn destroy_ends_the_session_and_clears_the_cookie() {
     assert_eq!(seen.cookie().as_deref(), Some("sid="));
     assert_eq!(seen.client("x-session-control"), "");
     assert!(seen.client("set-cookie").contains("Max-Age=0"));
-    assert!(!world.calls.iter().any(|call| call.starts_with("PATCH")), "{:?}", world.calls);
+    assert!(!world.gateway.calls.iter().any(|call| call.starts_with("PATCH")), "{:?}", world.gateway.calls);
     assert_eq!(world.visit(&cookie, &[]).upstream("x-session-state"), "expired");
 }
 
@@ -182,7 +182,7 @@ fn destroy_without_a_stored_session_asks_the_store_nothing() {
     assert_eq!(world.visit("", &destroy).client_all("set-cookie"), Vec::<&str>::new());
     let anonymous = world.visit("", &[]).cookie().expect("issued");
     assert_eq!(world.visit(&anonymous, &destroy).cookie().as_deref(), Some("sid="));
-    assert_eq!(world.calls, Vec::<String>::new());
+    assert_eq!(world.gateway.calls, Vec::<String>::new());
 }
 
 #[test]
@@ -192,12 +192,12 @@ fn a_write_never_brings_an_ended_session_back() {
     let (cookie, id) = (first.cookie().expect("issued"), first.upstream("x-session-id").to_owned());
     // Another client logs out while the upstream works.
     let mut exchange = Exchange::new(world.config.clone());
-    let request = super::world::headers(&[("cookie", &cookie)]);
+    let request = crate::testing::headers(&[("cookie", &cookie)]);
     let Step::LookUp { look_up, .. } = world.request(&mut exchange, &request) else { panic!("looked up") };
     let look_up = look_up.callout(&world.config);
     assert!(matches!(world.answer(&mut exchange, &look_up), Step::Forward { .. }));
     world.destroy(&id);
-    let response = super::world::headers(&[("x-session-patch", r#"{"n":2}"#)]);
+    let response = crate::testing::headers(&[("x-session-patch", r#"{"n":2}"#)]);
     let Step::Call(patch) = exchange.response(&response, &world.slots, || world.now()) else { panic!("committed") };
     let Step::Reply(reply) = world.answer(&mut exchange, &patch) else { panic!("refused") };
     assert_eq!(reply.status, 503);
@@ -208,12 +208,12 @@ fn a_write_never_brings_an_ended_session_back() {
 fn exposed_members_are_headers_that_clients_cannot_set() {
     let mut world = World::new(json!({"upstream": {"expose": {"user": "x-user", "n": "x-count"}}}));
     let cookie = world.visit("", &[("x-session-patch", r#"{"user":"Zo\u00eb","n":3}"#)]).cookie().expect("issued");
-    let request = super::world::headers(&[("cookie", &cookie), ("x-user", "evil"), ("x_user", "evil")]);
+    let request = crate::testing::headers(&[("cookie", &cookie), ("x-user", "evil"), ("x_user", "evil")]);
     let seen = world.visit_with(request, &[]);
     assert_eq!(seen.upstream_all("x-user"), ["Zo%C3%AB"]);
     assert_eq!(seen.upstream_all("x_user"), Vec::<&str>::new());
     assert_eq!(seen.upstream("x-count"), "3");
-    let anonymous = world.visit_with(super::world::headers(&[("x-user", "evil")]), &[]);
+    let anonymous = world.visit_with(crate::testing::headers(&[("x-user", "evil")]), &[]);
     assert_eq!(anonymous.upstream_all("x-user"), Vec::<&str>::new());
 }
 

@@ -3,57 +3,38 @@
 
 use std::rc::Rc;
 
+use super::{HeaderList, SlotMap, borrowed, headers};
+use crate::binding::Binding;
+use crate::config::Config;
+use crate::edit::Edit;
+use crate::exchange::{Answer, Exchange, LookUp, Request, Step};
+use crate::token::Token;
 use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
-use session_filter::binding::Binding;
-use session_filter::cache::{SlotWrite, Slots};
-use session_filter::config::Config;
-use session_filter::edit::{Edit, Headers};
-use session_filter::exchange::{Answer, Exchange, LookUp, Request, ResponseHeaders, Step};
-use session_filter::token::Token;
 
-pub const NOW: UnixSeconds = UnixSeconds::new(1_800_000_000);
-pub const DATA: &[u8] = br#"{"user":"alice","cart":{"items":2,"total":"18.40"},"theme":"dark"}"#;
-
-type HeaderList = Vec<(String, Vec<u8>)>;
+const NOW: UnixSeconds = UnixSeconds::new(1_800_000_000);
+const DATA: &[u8] = br#"{"user":"alice","cart":{"items":2,"total":"18.40"},"theme":"dark"}"#;
 
 /// What is needed to make the same visit again and again.
-pub struct Visit {
+pub struct CachedVisit {
+    /// The configuration.
     pub config: Rc<Config>,
+    /// The browser's token.
     pub token: Token,
     request: HeaderList,
-    response: Response,
-    slot: Slot,
+    response: HeaderList,
+    slots: SlotMap,
 }
 
-/// One slot of the cache.
-struct Slot(SlotWrite);
-
-impl Slots for Slot {
-    fn read(&self, slot: u32) -> Option<Vec<u8>> {
-        (slot == self.0.slot).then(|| self.0.value.clone())
+impl Default for CachedVisit {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-struct Response(HeaderList);
-
-impl ResponseHeaders for Response {
-    fn contains(&self, name: &str) -> bool {
-        self.0.iter().any(|(other, _)| other == name)
-    }
-
-    fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T {
-        reader(&borrowed(&self.0))
-    }
-}
-
-/// As an edge has them: where they lie.
-fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<(&[u8], &[u8])> {
-    headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
-}
-
-impl Visit {
+impl CachedVisit {
+    /// The visit, with the copy in the cache.
     pub fn new() -> Self {
         let configuration = br#"{
             "gateway": {"cluster": "session_gateway"},
@@ -73,9 +54,11 @@ impl Visit {
             ("session-subject", "alice"),
         ]);
         let look_up = LookUp { id: token.id, seen: token.version };
-        let slot = look_up
+        let write = look_up
             .refresh(&config, Answer::Received { headers: &borrowed(&answer), body: DATA }, NOW)
             .expect("an answer");
+        let mut slots = SlotMap::default();
+        slots.keep(&write);
         Self {
             config: Rc::new(config),
             token,
@@ -91,8 +74,8 @@ impl Visit {
                 ("x-forwarded-proto", "https"),
                 ("x-request-id", "5d3e1b0e-6a77-4f6b-9f0f-0d8f7d7f3b11"),
             ]),
-            response: Response(headers(&[(":status", "200"), ("content-type", "text/html"), ("server", "envoy")])),
-            slot: Slot(slot),
+            response: headers(&[(":status", "200"), ("content-type", "text/html"), ("server", "envoy")]),
+            slots,
         }
     }
 
@@ -105,16 +88,12 @@ impl Visit {
             now: NOW,
             fresh_id: SessionId::from_bytes([9; 16]),
         };
-        let Step::Forward { edits, callout: None } = exchange.request(&request, &self.slot) else {
+        let Step::Forward { edits, callout: None } = exchange.request(&request, &self.slots) else {
             panic!("a cached session needs no callout");
         };
         exchange.effects();
         let step =
-            exchange.response(&self.response, &self.slot, || panic!("the time does not matter to this response"));
+            exchange.response(&self.response, &self.slots, || panic!("the time does not matter to this response"));
         (edits, step)
     }
-}
-
-fn headers(list: &[(&str, &str)]) -> HeaderList {
-    list.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
 }
