@@ -24,9 +24,9 @@ use session::id::SessionId;
 use tokio::time::timeout;
 
 use self::call::{Call, Route, SessionCall};
-use self::problem::Refusal;
-use crate::config::Tokens;
-use crate::in_flight::{InFlight, Place};
+use self::problem::ApiError;
+use crate::config::BearerTokens;
+use crate::in_flight::{CallPlace, InFlight};
 use crate::metrics::Metrics;
 use crate::server::Trusted;
 use crate::sessions::{Created, SessionError, Sessions};
@@ -49,7 +49,7 @@ pub struct Limits {
 /// The API over the sessions of one store.
 pub struct Api<S> {
     sessions: Sessions<S>,
-    tokens: Tokens,
+    tokens: BearerTokens,
     limits: Limits,
     metrics: Metrics,
     in_flight: InFlight,
@@ -81,7 +81,7 @@ impl Seldom {
 impl<S: Store> Api<S> {
     /// The API for whoever knows one of `tokens`.
     #[must_use]
-    pub fn new(sessions: Sessions<S>, tokens: Tokens, limits: Limits, metrics: Metrics) -> Self {
+    pub fn new(sessions: Sessions<S>, tokens: BearerTokens, limits: Limits, metrics: Metrics) -> Self {
         Self {
             sessions,
             tokens,
@@ -127,7 +127,7 @@ impl<S: Store> Api<S> {
         &self,
         started: Instant,
         route: Route,
-        place: Result<Option<Place>, Refusal>,
+        place: Result<Option<CallPlace>, ApiError>,
         request: Request<B>,
     ) -> Answer
     where
@@ -147,14 +147,14 @@ impl<S: Store> Api<S> {
                 let outcome = AssertUnwindSafe(handled).catch_unwind().await;
                 outcome.unwrap_or_else(|_| {
                     self.metrics.panic();
-                    Err(Refusal::Panicked)
+                    Err(ApiError::Panicked)
                 })
             }
             Err(refusal) => Err(refusal),
         };
         self.watch(outcome.as_ref().err());
-        let is_stranger = matches!(outcome, Err(Refusal::Unauthorized));
-        let mut answer = outcome.unwrap_or_else(Refusal::answer);
+        let is_stranger = matches!(outcome, Err(ApiError::Unauthorized));
+        let mut answer = outcome.unwrap_or_else(ApiError::answer);
         if let Some(id) = session.filter(|_| !is_stranger) {
             answer::about(&mut answer, id);
         }
@@ -169,17 +169,17 @@ impl<S: Store> Api<S> {
     }
 
     /// The call's place among those in flight. Who shows no token needs none, and can't take one from those who do.
-    fn admit(&self, route: &Route, headers: &HeaderMap) -> Result<Option<Place>, Refusal> {
+    fn admit(&self, route: &Route, headers: &HeaderMap) -> Result<Option<CallPlace>, ApiError> {
         if !route.is_guarded() {
             return Ok(None);
         }
         if !self.tokens.admit(headers) {
-            return Err(Refusal::Unauthorized);
+            return Err(ApiError::Unauthorized);
         }
-        self.in_flight.enter().map(Some).ok_or(Refusal::Overloaded)
+        self.in_flight.enter().map(Some).ok_or(ApiError::Overloaded)
     }
 
-    async fn handle<B>(&self, route: Route, place: Option<Place>, request: Request<B>) -> Result<Answer, Refusal>
+    async fn handle<B>(&self, route: Route, place: Option<CallPlace>, request: Request<B>) -> Result<Answer, ApiError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
@@ -203,8 +203,8 @@ impl<S: Store> Api<S> {
         &self,
         body: B,
         headers: &HeaderMap,
-        place: Option<Place>,
-    ) -> Result<(Bytes, Option<Place>), Refusal>
+        place: Option<CallPlace>,
+    ) -> Result<(Bytes, Option<CallPlace>), ApiError>
     where
         B: Body<Data = Bytes> + Send,
         B::Error: std::error::Error + Send + Sync + 'static,
@@ -215,11 +215,11 @@ impl<S: Store> Api<S> {
         }
         drop(place);
         let text = body.await?;
-        let place = self.in_flight.enter().ok_or(Refusal::Overloaded)?;
+        let place = self.in_flight.enter().ok_or(ApiError::Overloaded)?;
         Ok((text, Some(place)))
     }
 
-    async fn on_session(&self, id: SessionId, call: SessionCall, body: &[u8]) -> Result<Answer, Refusal> {
+    async fn on_session(&self, id: SessionId, call: SessionCall, body: &[u8]) -> Result<Answer, ApiError> {
         match call {
             SessionCall::Read { touch, want } => Ok(answer::session(self.sessions.read(id, touch, want).await?)),
             SessionCall::Create(create) => {
@@ -243,17 +243,17 @@ impl<S: Store> Api<S> {
 
     /// Says what an operator has to know. When the store stops answering it does so once, and once when it answers
     /// again: a line per failed request would fill a disk in an outage.
-    fn watch(&self, refusal: Option<&Refusal>) {
-        if matches!(refusal, Some(Refusal::Unauthorized)) && self.warned_of_strangers.is_time() {
+    fn watch(&self, refusal: Option<&ApiError>) {
+        if matches!(refusal, Some(ApiError::Unauthorized)) && self.warned_of_strangers.is_time() {
             tracing::warn!("a call came without a bearer token of this gateway's, and there may be more");
         }
-        if let Some(too_much) = refusal.and_then(Refusal::too_much) {
+        if let Some(too_much) = refusal.and_then(ApiError::too_much) {
             self.metrics.call_refused(too_much);
             if self.warned_of_overload.is_time() {
                 tracing::warn!(?too_much, "there is more to do than can be done in time: calls are refused");
             }
         }
-        let failure = refusal.and_then(Refusal::store_failure);
+        let failure = refusal.and_then(ApiError::store_failure);
         if let Some(error) = failure {
             if !self.store_fails.swap(true, Ordering::Relaxed) {
                 tracing::warn!(%error, "the store fails");

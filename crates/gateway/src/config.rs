@@ -2,9 +2,9 @@
 //!
 //! Every flag stands in `docs/gateway.md`; a test compares the two.
 
+mod bearer_tokens;
 mod listen;
 mod store_url;
-mod tokens;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,12 +16,12 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::store::Keyspace;
 
+pub use bearer_tokens::{BEARER_TOKEN_ENV, BearerTokenError, BearerTokens};
 pub use listen::Listen;
-pub use store_url::{InvalidStoreUrl, StoreUrl};
-pub use tokens::{TOKEN_ENV, TokenError, Tokens};
+pub use store_url::{StoreUrl, StoreUrlError};
 
 /// memcached's default limit for an item is 1 MiB, key and bookkeeping included.
-const MOST_SESSION_BYTES: u64 = 1_000_000;
+const MAX_SESSION_BYTES: u64 = 1_000_000;
 
 /// Keeps the sessions of session-mesh: HTTP in front of memory or memcached.
 #[derive(Clone, Debug, Parser)]
@@ -76,7 +76,7 @@ pub struct Flags {
 
     /// The most bytes of data in one session, as ASCII JSON
     #[arg(long, env = "SESSION_GATEWAY_MAX_SESSION_BYTES", value_name = "BYTES", default_value = "65536",
-          value_parser = clap::value_parser!(u64).range(2..=MOST_SESSION_BYTES))]
+          value_parser = clap::value_parser!(u64).range(2..=MAX_SESSION_BYTES))]
     pub max_session_bytes: u64,
 
     /// The most bytes in the body of one request

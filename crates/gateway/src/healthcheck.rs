@@ -16,7 +16,7 @@ const ALIVE: &[u8] = b"HTTP/1.1 200";
 
 /// Why a gateway does not count as alive.
 #[derive(Debug, thiserror::Error)]
-pub enum Unhealthy {
+pub enum HealthcheckError {
     /// Nothing listens there, or what does is too slow.
     #[error("no gateway answers on {address}: {reason}")]
     Silent {
@@ -35,7 +35,7 @@ pub enum Unhealthy {
 
 /// Asks the gateway whose admin port is `address`. Where that is every address of the machine (`0.0.0.0`, `[::]`),
 /// Linux connects to the loopback.
-pub fn healthcheck(address: &Listen) -> Result<(), Unhealthy> {
+pub fn healthcheck(address: &Listen) -> Result<(), HealthcheckError> {
     let answer = match address {
         Listen::Tcp(host) => tcp(host).and_then(ask),
         Listen::Unix(path) => UnixStream::connect(path).and_then(|stream| {
@@ -45,8 +45,8 @@ pub fn healthcheck(address: &Listen) -> Result<(), Unhealthy> {
     };
     match answer {
         Ok(start) if start == *ALIVE => Ok(()),
-        Ok(_) => Err(Unhealthy::Answer { address: address.clone() }),
-        Err(reason) => Err(Unhealthy::Silent { address: address.clone(), reason }),
+        Ok(_) => Err(HealthcheckError::Answer { address: address.clone() }),
+        Err(reason) => Err(HealthcheckError::Silent { address: address.clone(), reason }),
     }
 }
 

@@ -16,8 +16,8 @@ use crate::metrics::{CallGuard, Metrics};
 
 /// How long a connection waits for its turn to be read. Together with what comes after, it has to be shorter than callers
 /// wait.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
-const _: () = assert!(LONGEST_WAIT.as_millis() < DEFAULT_CALL_TIMEOUT.as_millis(), "callers give up first");
+const MAX_WAIT: Duration = Duration::from_millis(100);
+const _: () = assert!(MAX_WAIT.as_millis() < DEFAULT_CALL_TIMEOUT.as_millis(), "callers give up first");
 
 /// The calls in flight.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ struct Calls {
 }
 
 /// A call's place among them, until it is dropped.
-pub struct Place {
+pub struct CallPlace {
     permit: Option<OwnedSemaphorePermit>,
     calls: Arc<Calls>,
     _counted: CallGuard,
@@ -50,11 +50,11 @@ impl InFlight {
 
     /// A place, if there is one right now.
     #[must_use]
-    pub fn enter(&self) -> Option<Place> {
+    pub fn enter(&self) -> Option<CallPlace> {
         let calls = Arc::clone(&self.0);
         let permit = Arc::clone(&calls.free).try_acquire_owned().ok()?;
         let counted = calls.metrics.call();
-        Some(Place { permit: Some(permit), calls, _counted: counted })
+        Some(CallPlace { permit: Some(permit), calls, _counted: counted })
     }
 
     /// Whether connections are read as they come.
@@ -72,7 +72,7 @@ impl InFlight {
                 }
             }
         };
-        let _ = timeout(LONGEST_WAIT, turn).await;
+        let _ = timeout(MAX_WAIT, turn).await;
     }
 
     /// The turn of a connection on which nothing came is the next one's.
@@ -83,7 +83,7 @@ impl InFlight {
     }
 }
 
-impl Drop for Place {
+impl Drop for CallPlace {
     fn drop(&mut self) {
         drop(self.permit.take());
         if self.calls.free.available_permits() >= self.calls.plenty {
@@ -146,6 +146,6 @@ mod tests {
         let _place = calls.enter();
         let started = tokio::time::Instant::now();
         calls.turn().await;
-        assert_eq!(started.elapsed(), LONGEST_WAIT);
+        assert_eq!(started.elapsed(), MAX_WAIT);
     }
 }

@@ -9,14 +9,14 @@ use clap::Parser as _;
 use session::time::Seconds;
 use session_gateway::admin::Admin;
 use session_gateway::api::{Api, Limits};
-use session_gateway::config::{Command, Flags, Listen, StoreUrl, TOKEN_ENV, TokenError, Tokens};
-use session_gateway::healthcheck::{Unhealthy, healthcheck};
+use session_gateway::config::{BEARER_TOKEN_ENV, BearerTokenError, BearerTokens, Command, Flags, Listen, StoreUrl};
+use session_gateway::healthcheck::{HealthcheckError, healthcheck};
 use session_gateway::logging;
 use session_gateway::metrics::Metrics;
-use session_gateway::server::{BindError, Connections, Drain, Listener, serve};
+use session_gateway::server::{Connections, Drain, ListenError, Listener, serve};
 use session_gateway::sessions::{Sessions, Settings};
 use session_gateway::store::replicated::PING_EVERY;
-use session_gateway::store::{Memcached, Memory, OneCopy, Replicated, Store};
+use session_gateway::store::{Memcached, Memory, Replicated, Store, Unreplicated};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -25,12 +25,12 @@ const ADMIN_CONNECTIONS: usize = 64;
 const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum GatewayError {
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Token(#[from] BearerTokenError),
     #[error(transparent)]
-    Bind(#[from] BindError),
-    #[error("{TOKEN_ENV} is not UTF-8")]
+    Listen(#[from] ListenError),
+    #[error("{BEARER_TOKEN_ENV} is not UTF-8")]
     Environment,
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -39,7 +39,7 @@ enum Failure {
     #[error("ended by a second signal")]
     SecondSignal,
     #[error(transparent)]
-    Unhealthy(#[from] Unhealthy),
+    Healthcheck(#[from] HealthcheckError),
 }
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     logging::start(flags.log_level, flags.log_format);
     let outcome = match flags.command {
         None => start(&flags),
-        Some(Command::Healthcheck) => flags.admin_listen.iter().try_for_each(healthcheck).map_err(Failure::from),
+        Some(Command::Healthcheck) => flags.admin_listen.iter().try_for_each(healthcheck).map_err(GatewayError::from),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,20 +58,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(flags: &Flags) -> Result<(), Failure> {
-    let variable = match std::env::var(TOKEN_ENV) {
+fn start(flags: &Flags) -> Result<(), GatewayError> {
+    let variable = match std::env::var(BEARER_TOKEN_ENV) {
         Ok(text) => Some(text),
         Err(std::env::VarError::NotPresent) => None,
-        Err(std::env::VarError::NotUnicode(_)) => return Err(Failure::Environment),
+        Err(std::env::VarError::NotUnicode(_)) => return Err(GatewayError::Environment),
     };
-    let tokens = Tokens::load(variable.as_deref(), flags.token_file.as_deref())?;
+    let tokens = BearerTokens::load(variable.as_deref(), flags.token_file.as_deref())?;
     let runtime = runtime(flags)?;
     let metrics = Metrics::new();
     let outcome = runtime.block_on(async {
         match &flags.store {
             StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes), metrics).await,
             StoreUrl::Memcached { nodes, replicas: 1, transport } => {
-                run(flags, tokens, OneCopy(Memcached::new(nodes, *transport)), metrics).await
+                run(flags, tokens, Unreplicated(Memcached::new(nodes, *transport)), metrics).await
             }
             StoreUrl::Memcached { nodes, replicas, transport } => {
                 let alone = |node: &String| (node.clone(), Memcached::new(slice::from_ref(node), *transport));
@@ -94,7 +94,7 @@ fn runtime(flags: &Flags) -> std::io::Result<Runtime> {
     }
 }
 
-async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics) -> Result<(), Failure> {
+async fn run<S: Store>(flags: &Flags, tokens: BearerTokens, store: S, metrics: Metrics) -> Result<(), GatewayError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let settings = Settings {
         keyspace: flags.key_prefix.clone(),
@@ -113,15 +113,15 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
 
     // The admin port outlives the API's drain: it is what tells that the process drains.
     let (drain, admin_drain) = (Drain::new(), Drain::new());
-    let listeners = bind(flags.listen.clone(), flags.unix_socket_mode).await?;
+    let listeners = listen(flags.listen.clone(), flags.unix_socket_mode).await?;
     // A thread of its own: it answers whatever the API has to do.
-    let admin_runtime = Background(Some(Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
-    let admin_listeners = bind(flags.admin_listen.clone(), flags.unix_socket_mode);
+    let admin_runtime = AdminRuntime(Some(Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
+    let admin_listeners = listen(flags.admin_listen.clone(), flags.unix_socket_mode);
     let admin_listeners = admin_runtime.spawn(admin_listeners).await.map_err(std::io::Error::other)??;
     let connections = Connections {
         header_timeout: flags.header_timeout,
         idle_timeout: flags.idle_timeout,
-        most: flags.max_connections.get(),
+        max: flags.max_connections.get(),
         calls: Some(api.in_flight()),
         metrics: Some(metrics.clone()),
     };
@@ -133,7 +133,7 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
     }
     let (begun, admin_connections) = (
         tokio::sync::watch::Sender::new(false),
-        Connections { most: ADMIN_CONNECTIONS, calls: None, metrics: None, ..connections },
+        Connections { max: ADMIN_CONNECTIONS, calls: None, metrics: None, ..connections },
     );
     let admin = Arc::new(Admin::new(Arc::clone(&api), metrics, begun.subscribe()));
     for listener in admin_listeners {
@@ -151,9 +151,9 @@ async fn run<S: Store>(flags: &Flags, tokens: Tokens, store: S, metrics: Metrics
     begun.send_replace(true);
     tokio::select! {
         drained = tokio::time::timeout(flags.drain_timeout, finish(&drain, &api)) => {
-            drained.map_err(|_| Failure::DrainTimeout)?;
+            drained.map_err(|_| GatewayError::DrainTimeout)?;
         }
-        () = either(&mut terminate, &mut interrupt) => return Err(Failure::SecondSignal),
+        () = either(&mut terminate, &mut interrupt) => return Err(GatewayError::SecondSignal),
     }
     // A scrape under way may finish; a stuck one is not worth waiting for.
     let _ = tokio::time::timeout(ADMIN_DRAIN_TIMEOUT, admin_drain.finish()).await;
@@ -168,9 +168,9 @@ async fn finish<S: Store>(drain: &Drain, api: &Api<S>) {
 }
 
 /// A runtime that is not waited for when it ends.
-struct Background(Option<Runtime>);
+struct AdminRuntime(Option<Runtime>);
 
-impl Background {
+impl AdminRuntime {
     fn spawn<F>(&self, task: F) -> tokio::task::JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
@@ -183,7 +183,7 @@ impl Background {
     }
 }
 
-impl Drop for Background {
+impl Drop for AdminRuntime {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
@@ -191,10 +191,10 @@ impl Drop for Background {
     }
 }
 
-async fn bind(addresses: Vec<Listen>, mode: u32) -> Result<Vec<Listener>, BindError> {
+async fn listen(addresses: Vec<Listen>, mode: u32) -> Result<Vec<Listener>, ListenError> {
     let mut listeners = Vec::new();
     for address in &addresses {
-        listeners.push(Listener::bind(address, mode).await?);
+        listeners.push(Listener::listen(address, mode).await?);
     }
     Ok(listeners)
 }

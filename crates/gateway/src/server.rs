@@ -25,18 +25,18 @@ use crate::in_flight::InFlight;
 use crate::metrics::Metrics;
 
 use self::activity::{Activity, Watch, Watched};
-use self::places::Places;
+use self::places::ConnectionPlaces;
 
 pub use activity::Trusted;
-pub use listener::{BindError, Listener};
+pub use listener::{ListenError, Listener};
 
 /// After an `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The largest head of an HTTP/2 request, decoded. The filter's are a tenth of it.
-const MOST_HEADER_BYTES: u32 = 16 * 1024;
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
 /// Streams that a peer may reset before they are answered (CVE-2023-44487).
-const MOST_RESETS: usize = 64;
+const MAX_RESETS: usize = 64;
 /// How often a silent HTTP/2 connection is asked whether its peer still lives, and how long that may take to say so.
 const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ pub struct Connections {
     /// When one without requests is closed, at the earliest; at the latest after twice that.
     pub idle_timeout: Duration,
     /// How many there may be at a time.
-    pub most: usize,
+    pub max: usize,
     /// The calls that come on them: while there are many, connections are read in turn. `None` is to read them as they come.
     pub calls: Option<InFlight>,
     /// Where they are counted, if they are.
@@ -98,15 +98,15 @@ where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let places = Places::new(connections.most);
+    let places = ConnectionPlaces::new(connections.max);
     let mut http = Builder::new(TokioExecutor::new());
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
-        .max_header_list_size(MOST_HEADER_BYTES)
-        .max_pending_accept_reset_streams(MOST_RESETS)
-        .max_local_error_reset_streams(MOST_RESETS);
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS);
     let http = Arc::new(http);
     loop {
         let accepted = async {

@@ -5,7 +5,7 @@
 //! | here | reads and ends sessions |
 //! | `change` | creates and changes them |
 //! | `subjects` | keeps the records that tell which sessions of somebody are good |
-//! | `line`, `background` | let writers take turns, and do what nobody waits for |
+//! | `striped_lock`, `background` | let writers take turns, and do what nobody waits for |
 //!
 //! Three rules hold for every write here. An acknowledged change is in the store, and no other
 //! acknowledged change is lost by it. A session that was ended is not brought back. And when it can't be known
@@ -13,8 +13,8 @@
 
 mod background;
 mod change;
-mod line;
 mod outcome;
+mod striped_lock;
 mod subjects;
 
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use session::time::{Seconds, UnixSeconds};
 use session::version::Version;
 use tokio::time::timeout;
 
-use self::background::Background;
-use self::line::Line;
+use self::background::BackgroundTasks;
+use self::striped_lock::StripedLock;
 use self::subjects::Subjects;
 use crate::metrics::Metrics;
-use crate::store::{Counted, Entry, Key, Keyspace, Replaced, Store, StoreError};
+use crate::store::{CountingStore, Key, Keyspace, Replaced, Store, StoreEntry, StoreError};
 
-pub use outcome::{Created, Live, Named, Precondition, Presented, SessionError, Touch};
+pub use outcome::{Created, ListedSession, LiveSession, Precondition, Presented, SessionError, Touch};
 
 /// What an installation settles for all of its sessions.
 #[derive(Clone, Debug)]
@@ -53,27 +53,30 @@ pub struct Settings {
 
 /// The sessions in a store.
 pub struct Sessions<S> {
-    store: Arc<Counted<S>>,
+    store: Arc<CountingStore<S>>,
     settings: Arc<Settings>,
     metrics: Metrics,
-    line: Line,
+    losers: StripedLock,
     subjects: Arc<Subjects<S>>,
-    background: Background,
+    background: BackgroundTasks,
 }
 
-/// A key's value, as far as the service cares.
+/// What the store has under a session's id.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time in a call, and it is hardly ever the small one")]
-enum Found {
-    Nothing,
+enum IdState {
+    /// Nothing.
+    Unused,
+    /// A tombstone, or a session that is over.
     Ended,
-    Session(Session, Entry),
+    /// A session that is good.
+    Live(Session, StoreEntry),
 }
 
-impl Found {
+impl IdState {
     const fn version(&self) -> Option<Version> {
         match self {
-            Self::Session(session, _) => Some(session.version()),
-            Self::Nothing | Self::Ended => None,
+            Self::Live(session, _) => Some(session.version()),
+            Self::Unused | Self::Ended => None,
         }
     }
 }
@@ -88,7 +91,7 @@ enum Look {
 }
 
 impl Look {
-    async fn at<S: Store>(self, store: &S, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn at<S: Store>(self, store: &S, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         match self {
             Self::Once => store.get(key).await,
             Self::Again => store.get_again(key).await,
@@ -99,15 +102,15 @@ impl Look {
 impl<S: Store> Sessions<S> {
     /// The sessions in `store`.
     pub fn new(store: S, settings: Settings, metrics: Metrics) -> Self {
-        let (store, settings) = (Arc::new(Counted::new(store, metrics.clone())), Arc::new(settings));
+        let (store, settings) = (Arc::new(CountingStore::new(store, metrics.clone())), Arc::new(settings));
         let subjects = Subjects::new(Arc::clone(&store), Arc::clone(&settings), metrics.clone());
         Self {
             store,
             settings,
             metrics,
-            line: Line::new(),
+            losers: StripedLock::new(),
             subjects: Arc::new(subjects),
-            background: Background::new(),
+            background: BackgroundTasks::new(),
         }
     }
 
@@ -126,7 +129,12 @@ impl<S: Store> Sessions<S> {
     ///
     /// With `want`, a version that the caller has seen, what is older is not taken for the session before the store was
     /// asked for more than what it usually looks at.
-    pub async fn read(&self, id: SessionId, touch: Option<Touch>, want: Option<Version>) -> Result<Live, SessionError> {
+    pub async fn read(
+        &self,
+        id: SessionId,
+        touch: Option<Touch>,
+        want: Option<Version>,
+    ) -> Result<LiveSession, SessionError> {
         let now = now();
         let key = self.settings.keyspace.session(id);
         let found = self.in_time(async {
@@ -134,7 +142,7 @@ impl<S: Store> Sessions<S> {
             let is_enough = want.is_none_or(|want| found.version() >= Some(want));
             if is_enough { Ok(found) } else { self.find(id, &key, now, Look::Again).await }
         });
-        let Found::Session(session, entry) = found.await? else {
+        let IdState::Live(session, entry) = found.await? else {
             return Err(SessionError::NotFound);
         };
         let extension = touch
@@ -142,10 +150,10 @@ impl<S: Store> Sessions<S> {
             .and_then(|touch| session.extension(entry.remaining, touch.after, now));
         if let Some(lifetime) = extension {
             self.extend(key, lifetime).await;
-            return Ok(live(session, lifetime, now));
+            return Ok(live_session(session, lifetime, now));
         }
         let remaining = remaining(&session, entry.remaining, now);
-        Ok(live(session, remaining, now))
+        Ok(live_session(session, remaining, now))
     }
 
     /// Ends the session. Without a precondition or a `presented` token it does not matter whether there is one, nor
@@ -177,10 +185,10 @@ impl<S: Store> Sessions<S> {
                 let mut is_lost = false;
                 loop {
                     let (session, entry) = match self.find(id, &key, now, Look::Once).await {
-                        Ok(Found::Session(session, entry)) => (session, entry),
+                        Ok(IdState::Live(session, entry)) => (session, entry),
                         // Perhaps by the write whose answer was lost.
-                        Ok(Found::Nothing | Found::Ended) if presented.is_none() || is_lost => return Ok(None),
-                        Ok(Found::Nothing | Found::Ended) => return Err(SessionError::NotFound),
+                        Ok(IdState::Unused | IdState::Ended) if presented.is_none() || is_lost => return Ok(None),
+                        Ok(IdState::Unused | IdState::Ended) => return Err(SessionError::NotFound),
                         // Of what can't be read nobody knows whether it is at that version, or what the token opens.
                         Err(error) => return Err(error),
                     };
@@ -216,7 +224,7 @@ impl<S: Store> Sessions<S> {
     }
 
     /// The sessions of the subject, the one that was bound to it first in front.
-    pub async fn of_subject(&self, principal: &Principal) -> Result<Vec<Named>, SessionError> {
+    pub async fn of_subject(&self, principal: &Principal) -> Result<Vec<ListedSession>, SessionError> {
         let now = now();
         let (listed, stale) = self.in_time(self.subjects.list(principal)).await?;
         if !stale.is_empty() {
@@ -225,7 +233,7 @@ impl<S: Store> Sessions<S> {
         }
         let named = listed.into_iter().map(|listed| {
             let remaining = remaining(&listed.session, listed.remaining, now);
-            Named { id: listed.id, live: live(listed.session, remaining, now) }
+            ListedSession { id: listed.id, live: live_session(listed.session, remaining, now) }
         });
         Ok(named.collect())
     }
@@ -256,17 +264,17 @@ impl<S: Store> Sessions<S> {
         }
     }
 
-    async fn find(&self, id: SessionId, key: &Key, now: UnixSeconds, look: Look) -> Result<Found, SessionError> {
+    async fn find(&self, id: SessionId, key: &Key, now: UnixSeconds, look: Look) -> Result<IdState, SessionError> {
         let Some(entry) = look.at(&*self.store, key).await? else {
-            return Ok(Found::Nothing);
+            return Ok(IdState::Unused);
         };
         match Stored::decode(&entry.value)? {
             Stored::Session(session)
                 if session.lifetime_left(now).is_some() && self.subjects.admit(id, &session, look).await? =>
             {
-                Ok(Found::Session(session, entry))
+                Ok(IdState::Live(session, entry))
             }
-            Stored::Session(_) | Stored::Tombstone(_) => Ok(Found::Ended),
+            Stored::Session(_) | Stored::Tombstone(_) => Ok(IdState::Ended),
         }
     }
 
@@ -276,13 +284,13 @@ impl<S: Store> Sessions<S> {
     }
 }
 
-fn live(session: Session, lifetime: Seconds, now: UnixSeconds) -> Live {
-    Live { session, expires: now.plus(lifetime) }
+fn live_session(session: Session, lifetime: Seconds, now: UnixSeconds) -> LiveSession {
+    LiveSession { session, expires: now.plus(lifetime) }
 }
 
 /// How long the session lives if nobody uses it, of which the store has its own idea.
 fn remaining(session: &Session, in_store: Seconds, now: UnixSeconds) -> Seconds {
-    session.lifetime_left(now).map_or(Seconds::ZERO, |most| most.min(in_store))
+    session.lifetime_left(now).map_or(Seconds::ZERO, |left| left.min(in_store))
 }
 
 fn membership(session: &Session) -> Option<(Principal, Version)> {

@@ -3,7 +3,7 @@
 //! A store keeps bytes under keys and forgets them when their time is over, or earlier if it
 //! must (memory ran out, a restart). It knows nothing of sessions.
 
-mod counted;
+mod counting;
 pub mod memcached;
 pub mod memory;
 pub mod rendezvous;
@@ -17,10 +17,10 @@ use session::id::SessionId;
 use session::principal::Principal;
 use session::time::Seconds;
 
-pub use counted::Counted;
+pub use counting::CountingStore;
 pub use memcached::Memcached;
 pub use memory::Memory;
-pub use replicated::{OneCopy, Replicated};
+pub use replicated::{Replicated, Unreplicated};
 
 /// Keeps values under keys.
 ///
@@ -39,11 +39,11 @@ pub use replicated::{OneCopy, Replicated};
 /// `tests/all/store_contract.rs` holds every implementation to this.
 pub trait Store: Send + Sync + 'static {
     /// The value under `key`, if there is one.
-    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send;
+    fn get(&self, key: &Key) -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send;
 
     /// The value under `key`, for a caller who knows that it is not what [`get`](Self::get) has just found: looks at
     /// whatever `get` leaves out to spare time. Where that is nothing, it is `get`.
-    fn get_again(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>, StoreError>> + Send {
+    fn get_again(&self, key: &Key) -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send {
         self.get(key)
     }
 
@@ -78,7 +78,7 @@ pub trait Store: Send + Sync + 'static {
 
 /// A value as a store returns it.
 #[derive(Debug)]
-pub struct Entry {
+pub struct StoreEntry {
     /// The bytes.
     pub value: Vec<u8>,
     /// Names this very value to [`Store::replace`].
@@ -148,10 +148,10 @@ impl Keyspace {
     pub const MAX_PREFIX_BYTES: usize = 128;
 
     /// Keys that start with `prefix`.
-    pub fn new(prefix: &str) -> Result<Self, InvalidPrefix> {
+    pub fn new(prefix: &str) -> Result<Self, KeyPrefixError> {
         let visible = prefix.bytes().all(|byte| byte.is_ascii_graphic());
         if !visible || prefix.len() > Self::MAX_PREFIX_BYTES {
-            return Err(InvalidPrefix);
+            return Err(KeyPrefixError);
         }
         Ok(Self { prefix: prefix.to_owned() })
     }
@@ -181,12 +181,12 @@ impl Keyspace {
 
 /// The text can't start a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidPrefix;
+pub struct KeyPrefixError;
 
-impl fmt::Display for InvalidPrefix {
+impl fmt::Display for KeyPrefixError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a key prefix is at most {} visible ASCII characters without spaces", Keyspace::MAX_PREFIX_BYTES)
     }
 }
 
-impl std::error::Error for InvalidPrefix {}
+impl std::error::Error for KeyPrefixError {}

@@ -11,7 +11,7 @@ use session::gateway_api as names;
 use session::id::SessionId;
 
 use super::Answer;
-use crate::sessions::{Live, Named};
+use crate::sessions::{ListedSession, LiveSession};
 
 const GRACE_FROM: HeaderName = HeaderName::from_static(names::GRACE_FROM);
 const MIN_VERSION: HeaderName = HeaderName::from_static(names::MIN_VERSION);
@@ -32,7 +32,7 @@ const SUBJECT_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').r
 
 /// One of a subject's sessions.
 #[derive(Serialize)]
-struct ListedSession {
+struct ListItem {
     id: String,
     created: u64,
     expires: u64,
@@ -40,18 +40,18 @@ struct ListedSession {
 }
 
 /// `200` with the session.
-pub(super) fn session(live: Live) -> Answer {
+pub(super) fn session(live: LiveSession) -> Answer {
     with_session(StatusCode::OK, live)
 }
 
 /// `201` with the session.
-pub(super) fn created(live: Live) -> Answer {
+pub(super) fn created(live: LiveSession) -> Answer {
     with_session(StatusCode::CREATED, live)
 }
 
 /// `200` with what is to be told of a subject's sessions.
-pub(super) fn list(sessions: &[Named]) -> Answer {
-    let listed = sessions.iter().map(|Named { id, live }| ListedSession {
+pub(super) fn list(sessions: &[ListedSession]) -> Answer {
+    let listed = sessions.iter().map(|ListedSession { id, live }| ListItem {
         id: id.to_string(),
         created: live.session.created().get(),
         expires: live.expires.get(),
@@ -100,8 +100,8 @@ pub(super) fn without_body(answer: Answer) -> Answer {
     Answer::from_parts(head, Full::new(Bytes::new()))
 }
 
-fn with_session(status: StatusCode, live: Live) -> Answer {
-    let Live { session, expires } = live;
+fn with_session(status: StatusCode, live: LiveSession) -> Answer {
+    let LiveSession { session, expires } = live;
     let mut headers = HeaderMap::with_capacity(16);
     headers.insert(MARKER, MARKER_VALUE);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

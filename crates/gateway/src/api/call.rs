@@ -13,14 +13,14 @@ use session::time::Seconds;
 use session::version::Version;
 
 use super::fields::Fields;
-use super::problem::Refusal;
+use super::problem::ApiError;
 use crate::sessions::{Precondition, Presented, Touch};
 
 const SESSION_METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 const LIST_METHODS: &str = "GET, HEAD";
 const REVOKE_METHODS: &str = "POST";
 /// Of a `PATCH` whose content is of no type of a patch.
-const NOT_A_PATCH: Refusal = Refusal::UnsupportedMediaType {
+const NOT_A_PATCH: ApiError = ApiError::UnsupportedMediaType {
     supported: "application/merge-patch+json, application/vnd.session-mesh.merge-patches+json",
 };
 
@@ -128,33 +128,33 @@ enum PatchForm {
 }
 
 impl Call {
-    pub(super) fn read(route: Route, head: &Parts) -> Result<Self, Refusal> {
-        const NO_SUBJECT: Refusal = Refusal::Malformed("a subject is 1 to 512 bytes of UTF-8, percent-encoded");
+    pub(super) fn read(route: Route, head: &Parts) -> Result<Self, ApiError> {
+        const NO_SUBJECT: ApiError = ApiError::Malformed("a subject is 1 to 512 bytes of UTF-8, percent-encoded");
         let query = head.uri.query();
         let principal = |subject: Option<String>| {
             let realm = Fields::new(&head.headers).realm(names::REALM)?;
-            Ok::<_, Refusal>(Principal { realm, subject: subject.ok_or(NO_SUBJECT)? })
+            Ok::<_, ApiError>(Principal { realm, subject: subject.ok_or(NO_SUBJECT)? })
         };
         match route {
             Route::Session(id) => {
                 let call = SessionCall::read(head)?;
-                let id = id.ok_or(Refusal::Malformed("a session id is 32 lowercase hex digits"))?;
+                let id = id.ok_or(ApiError::Malformed("a session id is 32 lowercase hex digits"))?;
                 Ok(Self::Session(id, call))
             }
             Route::List(subject) => {
                 if !matches!(head.method, Method::GET | Method::HEAD) {
-                    return Err(Refusal::MethodNotAllowed { allow: LIST_METHODS });
+                    return Err(ApiError::MethodNotAllowed { allow: LIST_METHODS });
                 }
                 no_flag(query)?;
                 Ok(Self::List(principal(subject)?))
             }
             Route::Revoke(subject) => {
                 if head.method != Method::POST {
-                    return Err(Refusal::MethodNotAllowed { allow: REVOKE_METHODS });
+                    return Err(ApiError::MethodNotAllowed { allow: REVOKE_METHODS });
                 }
                 Ok(Self::Revoke(principal(subject)?, read_except(query)?))
             }
-            Route::Unknown | Route::Outside => Err(Refusal::NoSuchPath),
+            Route::Unknown | Route::Outside => Err(ApiError::NoSuchPath),
         }
     }
 
@@ -164,7 +164,7 @@ impl Call {
 }
 
 impl SessionCall {
-    fn read(head: &Parts) -> Result<Self, Refusal> {
+    fn read(head: &Parts) -> Result<Self, ApiError> {
         let fields = Fields::new(&head.headers);
         let query = head.uri.query();
         match head.method {
@@ -175,11 +175,11 @@ impl SessionCall {
                 no_flag(query)?;
                 Ok(Self::Destroy { precondition: fields.precondition()?, presented: read_presented(&fields)? })
             }
-            _ => Err(Refusal::MethodNotAllowed { allow: SESSION_METHODS }),
+            _ => Err(ApiError::MethodNotAllowed { allow: SESSION_METHODS }),
         }
     }
 
-    fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
+    fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, ApiError> {
         let touch = flag(query, "touch")?;
         let want = fields.version(names::WANT_VERSION)?;
         let after = fields.seconds(names::TOUCH_AFTER)?.unwrap_or(Seconds::ZERO);
@@ -187,10 +187,10 @@ impl SessionCall {
         Ok(Self::Read { touch: touch.then_some(Touch { after, presented }), want })
     }
 
-    fn read_create(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
+    fn read_create(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, ApiError> {
         let rotation = read_rotation(query)?;
         if fields.media_type()? != Some("application/json") {
-            return Err(Refusal::UnsupportedMediaType { supported: "application/json" });
+            return Err(ApiError::UnsupportedMediaType { supported: "application/json" });
         }
         Ok(Self::Create(Create {
             merge_within: fields.seconds(names::MERGE_WITHIN)?,
@@ -205,7 +205,7 @@ impl SessionCall {
         }))
     }
 
-    fn read_change(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, Refusal> {
+    fn read_change(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, ApiError> {
         let rotation = read_rotation(query)?;
         let grace = fields.seconds(names::ROTATION_GRACE)?;
         let form = match fields.media_type()? {
@@ -233,8 +233,8 @@ impl SessionCall {
 }
 
 impl Create {
-    pub(super) fn with_body(self, body: &[u8]) -> Result<NewSession, Refusal> {
-        let data = merge_patch::parse_object(body).ok_or(Refusal::Malformed("the body is not a JSON object"))?;
+    pub(super) fn with_body(self, body: &[u8]) -> Result<NewSession, ApiError> {
+        let data = merge_patch::parse_object(body).ok_or(ApiError::Malformed("the body is not a JSON object"))?;
         Ok(NewSession {
             data,
             timeouts: self.timeouts,
@@ -247,17 +247,17 @@ impl Create {
 }
 
 impl Patch {
-    pub(super) fn with_body(mut self, body: &[u8]) -> Result<(Change, Precondition, Option<WriteId>), Refusal> {
+    pub(super) fn with_body(mut self, body: &[u8]) -> Result<(Change, Precondition, Option<WriteId>), ApiError> {
         let empty_is_fine = self.change.rotation > Rotation::None;
         self.change.patches = match self.form {
             _ if body.is_empty() && empty_is_fine => Vec::new(),
             PatchForm::One => {
                 let patch = merge_patch::parse_object(body);
-                vec![patch.ok_or(Refusal::Malformed("the body is not a JSON object"))?]
+                vec![patch.ok_or(ApiError::Malformed("the body is not a JSON object"))?]
             }
             PatchForm::Many => {
                 let patches = merge_patch::parse_objects(body);
-                patches.ok_or(Refusal::Malformed("the body is not a JSON array of objects"))?
+                patches.ok_or(ApiError::Malformed("the body is not a JSON array of objects"))?
             }
             PatchForm::None => return Err(NOT_A_PATCH),
         };
@@ -266,14 +266,14 @@ impl Patch {
 }
 
 /// The token that the call is made with, if it is made with one.
-fn read_presented(fields: &Fields<'_>) -> Result<Option<Presented>, Refusal> {
+fn read_presented(fields: &Fields<'_>) -> Result<Option<Presented>, ApiError> {
     let version = fields.version(names::SEEN_VERSION)?;
     let grace = fields.seconds(names::ROTATION_GRACE)?.unwrap_or(DEFAULT_ROTATION_GRACE);
     Ok(version.map(|version| Presented { version, grace }))
 }
 
 /// `?rotate` or `?authenticated`.
-fn read_rotation(query: Option<&str>) -> Result<Rotation, Refusal> {
+fn read_rotation(query: Option<&str>) -> Result<Rotation, ApiError> {
     match query.map(|query| query.strip_suffix('=').unwrap_or(query)) {
         Some("authenticated") => Ok(Rotation::Authenticated),
         _ => Ok(if flag(query, "rotate")? { Rotation::Asked } else { Rotation::None }),
@@ -290,28 +290,28 @@ fn read_subject(segment: &str) -> Option<String> {
 }
 
 /// The session that `?except={id}` names.
-fn read_except(query: Option<&str>) -> Result<Option<SessionId>, Refusal> {
+fn read_except(query: Option<&str>) -> Result<Option<SessionId>, ApiError> {
     let Some(query) = query.filter(|query| !query.is_empty()) else {
         return Ok(None);
     };
     let id = query.strip_prefix("except=").and_then(|id| id.parse().ok());
-    id.map(Some).ok_or(Refusal::Malformed("the query is not except= and a session id"))
+    id.map(Some).ok_or(ApiError::Malformed("the query is not except= and a session id"))
 }
 
-fn subject_key(fields: &Fields<'_>) -> Result<String, Refusal> {
+fn subject_key(fields: &Fields<'_>) -> Result<String, ApiError> {
     let key = fields.data_key(names::SUBJECT_KEY)?;
     Ok(key.unwrap_or(DEFAULT_SUBJECT_KEY).to_owned())
 }
 
 /// Whether the query is this flag. Anything but the flag or nothing is a mistake better told than ignored.
-fn flag(query: Option<&str>, name: &str) -> Result<bool, Refusal> {
+fn flag(query: Option<&str>, name: &str) -> Result<bool, ApiError> {
     match query {
         None | Some("") => Ok(false),
         Some(query) if query.strip_suffix('=').unwrap_or(query) == name => Ok(true),
-        Some(_) => Err(Refusal::Malformed("the query has a parameter that this method does not know")),
+        Some(_) => Err(ApiError::Malformed("the query has a parameter that this method does not know")),
     }
 }
 
-fn no_flag(query: Option<&str>) -> Result<(), Refusal> {
+fn no_flag(query: Option<&str>) -> Result<(), ApiError> {
     flag(query, "").map(|_| ())
 }

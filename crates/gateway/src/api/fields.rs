@@ -12,7 +12,7 @@ use session::record::WriteId;
 use session::time::Seconds;
 use session::version::Version;
 
-use super::problem::Refusal;
+use super::problem::ApiError;
 use crate::sessions::Precondition;
 
 /// The most tags that `if-match` may list.
@@ -27,26 +27,26 @@ impl<'a> Fields<'a> {
     }
 
     /// A number of seconds, zero included.
-    pub(super) fn seconds(&self, name: &'static str) -> Result<Option<Seconds>, Refusal> {
+    pub(super) fn seconds(&self, name: &'static str) -> Result<Option<Seconds>, ApiError> {
         self.number(name, MAX_TIMEOUT.get(), "is not a number of seconds up to ten years")
             .map(|seconds| seconds.map(Seconds::new))
     }
 
     /// A number of seconds, at least one.
-    pub(super) fn timeout(&self, name: &'static str) -> Result<Option<Seconds>, Refusal> {
+    pub(super) fn timeout(&self, name: &'static str) -> Result<Option<Seconds>, ApiError> {
         match self.seconds(name)? {
             Some(Seconds::ZERO) => Err(invalid(name, "must be at least one second")),
             timeout => Ok(timeout),
         }
     }
 
-    pub(super) fn version(&self, name: &'static str) -> Result<Option<Version>, Refusal> {
+    pub(super) fn version(&self, name: &'static str) -> Result<Option<Version>, ApiError> {
         let number = self.number(name, u64::from(u32::MAX), "is not a version")?;
         Ok(number.and_then(|number| u32::try_from(number).ok()).map(Version::new))
     }
 
     /// The name of a write, 16 lowercase hex digits.
-    pub(super) fn write_id(&self, name: &'static str) -> Result<Option<WriteId>, Refusal> {
+    pub(super) fn write_id(&self, name: &'static str) -> Result<Option<WriteId>, ApiError> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
@@ -59,7 +59,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The media type without its parameters, as it is compared: in lower case. Only ours are recognised.
-    pub(super) fn media_type(&self) -> Result<Option<&'static str>, Refusal> {
+    pub(super) fn media_type(&self) -> Result<Option<&'static str>, ApiError> {
         use session::gateway_api::{MERGE_PATCH_TYPE, MERGE_PATCHES_TYPE};
         let Some(value) = self.single(CONTENT_TYPE.as_str())? else {
             return Ok(None);
@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A data key: any text, since any text may be a key in JSON.
-    pub(super) fn data_key(&self, name: &'static str) -> Result<Option<&'a str>, Refusal> {
+    pub(super) fn data_key(&self, name: &'static str) -> Result<Option<&'a str>, ApiError> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
@@ -83,7 +83,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The realm of a subject.
-    pub(super) fn realm(&self, name: &'static str) -> Result<Option<Realm>, Refusal> {
+    pub(super) fn realm(&self, name: &'static str) -> Result<Option<Realm>, ApiError> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
@@ -93,7 +93,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The id that upstreams keep their own state under.
-    pub(super) fn upstream_cookie(&self, name: &'static str) -> Result<Option<String>, Refusal> {
+    pub(super) fn upstream_cookie(&self, name: &'static str) -> Result<Option<String>, ApiError> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
@@ -104,7 +104,7 @@ impl<'a> Fields<'a> {
     }
 
     /// `if-match` (RFC 9110 section 13.1.1). A weak tag or one that is no version is good syntax and never matches.
-    pub(super) fn precondition(&self) -> Result<Precondition, Refusal> {
+    pub(super) fn precondition(&self) -> Result<Precondition, ApiError> {
         const NAME: &str = "if-match";
         const SYNTAX: &str = "is not an entity tag like \"3\", a list of them, or *";
         let mut versions = Vec::new();
@@ -134,7 +134,7 @@ impl<'a> Fields<'a> {
         Ok(if given == 0 { Precondition::None } else { Precondition::Versions(versions) })
     }
 
-    fn number(&self, name: &'static str, most: u64, reason: &'static str) -> Result<Option<u64>, Refusal> {
+    fn number(&self, name: &'static str, max: u64, reason: &'static str) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
@@ -142,12 +142,12 @@ impl<'a> Fields<'a> {
         let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
         let number = str::from_utf8(value.as_bytes()).ok().filter(|_| digits);
         match number.and_then(|digits| digits.parse().ok()) {
-            Some(number) if number <= most => Ok(Some(number)),
+            Some(number) if number <= max => Ok(Some(number)),
             _ => Err(invalid(name, reason)),
         }
     }
 
-    fn single(&self, name: &'static str) -> Result<Option<&'a HeaderValue>, Refusal> {
+    fn single(&self, name: &'static str) -> Result<Option<&'a HeaderValue>, ApiError> {
         let mut values = self.0.get_all(name).iter();
         let first = values.next();
         if values.next().is_some() {
@@ -157,6 +157,6 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn invalid(name: &'static str, reason: impl Into<Cow<'static, str>>) -> Refusal {
-    Refusal::Header { name, reason: reason.into() }
+fn invalid(name: &'static str, reason: impl Into<Cow<'static, str>>) -> ApiError {
+    ApiError::Header { name, reason: reason.into() }
 }

@@ -17,7 +17,7 @@ use crate::store::StoreError;
 
 /// Why a request is not answered with what it wants.
 #[derive(Debug)]
-pub(super) enum Refusal {
+pub(super) enum ApiError {
     Unauthorized,
     NoSuchPath,
     MethodNotAllowed {
@@ -49,13 +49,13 @@ struct Problem<'a> {
     detail: &'a str,
 }
 
-impl From<SessionError> for Refusal {
+impl From<SessionError> for ApiError {
     fn from(error: SessionError) -> Self {
         Self::Session(error)
     }
 }
 
-impl Refusal {
+impl ApiError {
     /// The error, if it is the store that failed.
     pub(super) fn store_failure(&self) -> Option<&SessionError> {
         match self {

@@ -27,7 +27,7 @@ pub enum StoreUrl {
 
 /// What is wrong with a `--store`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidStoreUrl {
+pub enum StoreUrlError {
     /// Neither `memory:` nor `memcached://`.
     #[error("not a store like memory: or memcached://host:port,host:port")]
     Scheme,
@@ -61,9 +61,9 @@ pub enum InvalidStoreUrl {
 }
 
 impl FromStr for StoreUrl {
-    type Err = InvalidStoreUrl;
+    type Err = StoreUrlError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidStoreUrl> {
+    fn from_str(text: &str) -> Result<Self, StoreUrlError> {
         let (place, query) = text.split_once('?').unwrap_or((text, ""));
         let mut options = Options::new(query)?;
         let store = if place == "memory:" {
@@ -73,7 +73,7 @@ impl FromStr for StoreUrl {
             let nodes = parse_nodes(nodes)?;
             let asked = options.number("replicas", 1..=u64::MAX)?.unwrap_or(1);
             let replicas = usize::try_from(asked).ok().filter(|replicas| *replicas <= nodes.len());
-            let replicas = replicas.ok_or(InvalidStoreUrl::Replicas { replicas: asked, nodes: nodes.len() })?;
+            let replicas = replicas.ok_or(StoreUrlError::Replicas { replicas: asked, nodes: nodes.len() })?;
             let mut transport = Transport::default();
             if let Some(timeout) = options.duration("connect_timeout")? {
                 transport.connect_timeout = timeout;
@@ -89,23 +89,23 @@ impl FromStr for StoreUrl {
             }
             Self::Memcached { nodes, replicas, transport }
         } else {
-            return Err(InvalidStoreUrl::Scheme);
+            return Err(StoreUrlError::Scheme);
         };
         options.finish()?;
         Ok(store)
     }
 }
 
-fn parse_nodes(text: &str) -> Result<Vec<String>, InvalidStoreUrl> {
+fn parse_nodes(text: &str) -> Result<Vec<String>, StoreUrlError> {
     let mut nodes: Vec<String> = Vec::new();
     for node in text.split(',') {
         let plain = node.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'@' | b'#'));
         match node.rsplit_once(':') {
             Some((host, port)) if plain && !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) => {}
-            _ => return Err(InvalidStoreUrl::Node(node.to_owned())),
+            _ => return Err(StoreUrlError::Node(node.to_owned())),
         }
         if nodes.iter().any(|known| known == node) {
-            return Err(InvalidStoreUrl::Twice(node.to_owned()));
+            return Err(StoreUrlError::Twice(node.to_owned()));
         }
         nodes.push(node.to_owned());
     }
@@ -116,9 +116,9 @@ fn parse_nodes(text: &str) -> Result<Vec<String>, InvalidStoreUrl> {
 struct Options<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Options<'a> {
-    fn new(query: &'a str) -> Result<Self, InvalidStoreUrl> {
+    fn new(query: &'a str) -> Result<Self, StoreUrlError> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let pairs = pairs.map(|pair| pair.split_once('=').ok_or_else(|| InvalidStoreUrl::Option(pair.to_owned())));
+        let pairs = pairs.map(|pair| pair.split_once('=').ok_or_else(|| StoreUrlError::Option(pair.to_owned())));
         pairs.collect::<Result<_, _>>().map(Self)
     }
 
@@ -131,13 +131,13 @@ impl<'a> Options<'a> {
         &mut self,
         option: &'static str,
         range: std::ops::RangeInclusive<u64>,
-    ) -> Result<Option<u64>, InvalidStoreUrl> {
+    ) -> Result<Option<u64>, StoreUrlError> {
         let Some(value) = self.take(option) else {
             return Ok(None);
         };
         match value.parse() {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
-            _ => Err(InvalidStoreUrl::Value {
+            _ => Err(StoreUrlError::Value {
                 option,
                 value: value.to_owned(),
                 expected: "a whole number of at least 1, and not too large",
@@ -145,20 +145,20 @@ impl<'a> Options<'a> {
         }
     }
 
-    fn duration(&mut self, option: &'static str) -> Result<Option<std::time::Duration>, InvalidStoreUrl> {
+    fn duration(&mut self, option: &'static str) -> Result<Option<std::time::Duration>, StoreUrlError> {
         let Some(value) = self.take(option) else {
             return Ok(None);
         };
         match humantime::parse_duration(value) {
             Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
-            _ => Err(InvalidStoreUrl::Value { option, value: value.to_owned(), expected: "a duration like 200ms" }),
+            _ => Err(StoreUrlError::Value { option, value: value.to_owned(), expected: "a duration like 200ms" }),
         }
     }
 
-    fn finish(self) -> Result<(), InvalidStoreUrl> {
+    fn finish(self) -> Result<(), StoreUrlError> {
         match self.0.first() {
             None => Ok(()),
-            Some((option, _)) => Err(InvalidStoreUrl::Option((*option).to_owned())),
+            Some((option, _)) => Err(StoreUrlError::Option((*option).to_owned())),
         }
     }
 }

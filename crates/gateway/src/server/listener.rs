@@ -32,19 +32,19 @@ pub struct SocketFile(PathBuf);
 /// An address can't be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}: {reason}")]
-pub struct BindError {
+pub struct ListenError {
     address: Listen,
     reason: io::Error,
 }
 
 impl Listener {
     /// Listens on `address`; `mode` is for unix sockets.
-    pub async fn bind(address: &Listen, mode: u32) -> Result<Self, BindError> {
+    pub async fn listen(address: &Listen, mode: u32) -> Result<Self, ListenError> {
         let bound = match address {
             Listen::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
-            Listen::Unix(path) => bind_unix(path, mode),
+            Listen::Unix(path) => listen_unix(path, mode),
         };
-        bound.map_err(|reason| BindError { address: address.clone(), reason })
+        bound.map_err(|reason| ListenError { address: address.clone(), reason })
     }
 
     /// Where it listens, with the port that was taken for port 0.
@@ -68,7 +68,7 @@ impl Listener {
     }
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
+fn listen_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     remove_stale(path)?;
     let listener = UnixListener::bind(path)?;
     let file = SocketFile(path.to_owned());

@@ -13,7 +13,7 @@ use super::activity::Activity;
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The places for connections of one listener.
-pub(super) struct Places {
+pub(super) struct ConnectionPlaces {
     free: Arc<Semaphore>,
     taken: Mutex<Taken>,
 }
@@ -25,20 +25,20 @@ struct Taken {
 }
 
 /// A place for one connection, until it is dropped.
-pub(super) struct Place {
-    places: Arc<Places>,
+pub(super) struct ConnectionPlace {
+    places: Arc<ConnectionPlaces>,
     number: u64,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Places {
-    pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { free: Arc::new(Semaphore::new(most)), taken: Mutex::default() })
+impl ConnectionPlaces {
+    pub(super) fn new(max: usize) -> Arc<Self> {
+        Arc::new(Self { free: Arc::new(Semaphore::new(max)), taken: Mutex::default() })
     }
 
     /// A place for a connection. Where there is none, the oldest one that can be spared is closed: callers who have shown
     /// no token must not keep out those who would.
-    pub(super) async fn take(self: &Arc<Self>, activity: &Arc<Activity>) -> Place {
+    pub(super) async fn take(self: &Arc<Self>, activity: &Arc<Activity>) -> ConnectionPlace {
         let permit = loop {
             let free = Arc::clone(&self.free);
             if let Ok(permit) = Arc::clone(&free).try_acquire_owned() {
@@ -53,7 +53,7 @@ impl Places {
         let number = taken.next;
         taken.next += 1;
         taken.by.insert(number, Arc::clone(activity));
-        Place { places: Arc::clone(self), number, _permit: permit }
+        ConnectionPlace { places: Arc::clone(self), number, _permit: permit }
     }
 
     /// Closes the oldest connection that can be spared, if there is one.
@@ -70,7 +70,7 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         self.places.taken().by.remove(&self.number);
     }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 /// The most tasks at a time. Whoever comes beyond that does its work itself and so slows down.
-const MOST_TASKS: u32 = 256;
+const MAX_TASKS: u32 = 256;
 
 /// Tasks under way.
-pub(super) struct Background(Arc<Semaphore>);
+pub(super) struct BackgroundTasks(Arc<Semaphore>);
 
-impl Background {
+impl BackgroundTasks {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Semaphore::new(MOST_TASKS as usize)))
+        Self(Arc::new(Semaphore::new(MAX_TASKS as usize)))
     }
 
     /// Starts `task`, or does it now if there are many already.
@@ -31,7 +31,7 @@ impl Background {
     /// Waits until the tasks that were started are done.
     pub(super) async fn finish(&self) {
         // All places are free when all tasks are done; the semaphore is never closed.
-        let _ = self.0.acquire_many(MOST_TASKS).await;
+        let _ = self.0.acquire_many(MAX_TASKS).await;
     }
 }
 
@@ -45,7 +45,7 @@ mod tests {
 
     #[tokio::test]
     async fn beyond_the_bound_callers_do_the_work_themselves() {
-        let background = Background::new();
+        let background = BackgroundTasks::new();
         let (gate, done) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)));
         let task = || {
             let (gate, done) = (Arc::clone(&gate), Arc::clone(&done));
@@ -54,7 +54,7 @@ mod tests {
                 done.fetch_add(1, Ordering::SeqCst);
             }
         };
-        for _ in 0..MOST_TASKS {
+        for _ in 0..MAX_TASKS {
             background.run(task()).await;
         }
         let mut one_more = Box::pin(background.run(task()));
@@ -62,7 +62,7 @@ mod tests {
         gate.add_permits(1);
         one_more.await;
         background.finish().await;
-        assert_eq!(done.load(Ordering::SeqCst), MOST_TASKS + 1);
+        assert_eq!(done.load(Ordering::SeqCst), MAX_TASKS + 1);
         background.run(async {}).await;
     }
 }

@@ -6,10 +6,10 @@ use session::id::SessionId;
 use session::record::{Change, NewSession, Session, Write, WriteId};
 use session::time::{Seconds, UnixSeconds};
 
-use super::line::Attempts;
-use super::outcome::{Created, Live, Precondition, SessionError};
+use super::outcome::{Created, LiveSession, Precondition, SessionError};
+use super::striped_lock::Attempts;
 use super::subjects::Bound;
-use super::{Found, Look, Sessions, live, membership, now};
+use super::{IdState, Look, Sessions, live_session, membership, now};
 use crate::store::{Cas, Key, Replaced, Store, StoreError};
 
 impl<S: Store> Sessions<S> {
@@ -35,7 +35,7 @@ impl<S: Store> Sessions<S> {
                 if looks_free {
                     let session = self.bound(id, session.clone()).await?;
                     match self.store.add(&key, &session.encode(), lifetime).await {
-                        Ok(true) => return Ok(Created::New(live(session, lifetime, now))),
+                        Ok(true) => return Ok(Created::New(live_session(session, lifetime, now))),
                         Ok(false) => {}
                         Err(error @ StoreError::Unknown(_)) if lost.is_none() => {
                             self.metrics.lost_answer();
@@ -46,18 +46,18 @@ impl<S: Store> Sessions<S> {
                 }
                 let (created, mergeable) = match self.find(id, &key, now, Look::Once).await? {
                     // Perhaps it expired between the two looks.
-                    Found::Nothing => {
+                    IdState::Unused => {
                         looks_free = true;
                         continue;
                     }
-                    Found::Session(found, _) if found.write() == write.id => {
-                        return Ok(Created::New(live(found, lifetime, now)));
+                    IdState::Live(found, _) if found.write() == write.id => {
+                        return Ok(Created::New(live_session(found, lifetime, now)));
                     }
-                    Found::Session(found, _) => {
+                    IdState::Live(found, _) => {
                         let mergeable = merge_within.is_some_and(|within| found.may_merge(within, now));
                         (Some(found.created()), mergeable)
                     }
-                    Found::Ended => (None, false),
+                    IdState::Ended => (None, false),
                 };
                 if !mergeable {
                     return Err(lost.map_or(SessionError::Exists { created }, SessionError::Store));
@@ -98,7 +98,7 @@ impl<S: Store> Sessions<S> {
         change: &Change,
         precondition: &Precondition,
         name: Option<WriteId>,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<LiveSession, SessionError> {
         let write = self.write(now())?;
         let write = Write { id: name.unwrap_or(write.id), ..write };
         let key = self.settings.keyspace.session(id);
@@ -114,18 +114,18 @@ impl<S: Store> Sessions<S> {
         change: &Change,
         guard: impl Fn(&Session) -> Result<(), SessionError>,
         write: Write,
-    ) -> Result<Live, SessionError> {
+    ) -> Result<LiveSession, SessionError> {
         let mut attempts = Attempts::default();
         let mut lost: Option<(StoreError, Cas)> = None;
         loop {
             let found = self.find(id, key, write.now, Look::Once).await?;
-            let Found::Session(session, entry) = found else {
+            let IdState::Live(session, entry) = found else {
                 // Ended or gone: whatever became of a write before, nothing of it is left.
                 return Err(SessionError::NotFound);
             };
             // Made already, by a call before this one or beside it.
             if session.write() == write.id {
-                return Ok(live(session, entry.remaining, write.now));
+                return Ok(live_session(session, entry.remaining, write.now));
             }
             // After a lost answer the write may have happened, or may do so yet. Unless the value is the very one it
             // was meant to replace (then trying again is safe: one of the two can win), the write id tells.
@@ -148,7 +148,7 @@ impl<S: Store> Sessions<S> {
                     {
                         self.left(principal, id, version).await;
                     }
-                    return Ok(live(next, lifetime, write.now));
+                    return Ok(live_session(next, lifetime, write.now));
                 }
                 Ok(Replaced::Conflict | Replaced::Missing) => {}
                 Err(error @ StoreError::Unknown(_)) => {
@@ -158,7 +158,7 @@ impl<S: Store> Sessions<S> {
                 Err(error) => return Err(error.into()),
             }
             self.metrics.cas_retry();
-            self.line.after_loss(key, &mut attempts).await;
+            self.losers.after_loss(key, &mut attempts).await;
         }
     }
 

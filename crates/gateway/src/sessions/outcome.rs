@@ -10,7 +10,7 @@ use crate::store::StoreError;
 
 /// A session, and when it ends if nobody uses it.
 #[derive(Clone, Debug)]
-pub struct Live {
+pub struct LiveSession {
     /// The session.
     pub session: Session,
     /// When it ends unless it is used.
@@ -19,20 +19,20 @@ pub struct Live {
 
 /// A session among others.
 #[derive(Clone, Debug)]
-pub struct Named {
+pub struct ListedSession {
     /// Its id.
     pub id: SessionId,
     /// The session.
-    pub live: Live,
+    pub live: LiveSession,
 }
 
 /// How a creation went.
 #[derive(Clone, Debug)]
 pub enum Created {
     /// The session is new.
-    New(Live),
+    New(LiveSession),
     /// There was one just created, into which the data was merged.
-    Merged(Live),
+    Merged(LiveSession),
 }
 
 /// Which versions a write may replace: the meaning of `if-match`.

@@ -13,19 +13,19 @@ use session::time::{Seconds, UnixSeconds};
 use session::version::Version;
 use tokio::time::timeout;
 
-use super::line::{Attempts, Line};
+use super::striped_lock::{Attempts, StripedLock};
 use super::{Look, SessionError, Settings, now};
 use crate::metrics::Metrics;
-use crate::store::{Cas, Counted, Key, Replaced, Store, StoreError};
+use crate::store::{Cas, CountingStore, Key, Replaced, Store, StoreError};
 
 /// How many of a subject's sessions are looked at together.
 const TOGETHER: usize = 16;
 
 pub(super) struct Subjects<S> {
-    store: Arc<Counted<S>>,
+    store: Arc<CountingStore<S>>,
     settings: Arc<Settings>,
     metrics: Metrics,
-    line: Line,
+    losers: StripedLock,
 }
 
 /// What a session was bound with.
@@ -36,22 +36,22 @@ pub(super) struct Bound {
 }
 
 /// What the store has under the id of a session that a record lists.
-struct Seen {
+struct MemberState {
     member: Member,
     found: Result<Option<Stored>, DecodeError>,
     remaining: Seconds,
 }
 
 /// A subject's session, and how long it has left in the store.
-pub(super) struct Listed {
+pub(super) struct MemberSession {
     pub(super) id: SessionId,
     pub(super) session: Session,
     pub(super) remaining: Seconds,
 }
 
 impl<S: Store> Subjects<S> {
-    pub(super) fn new(store: Arc<Counted<S>>, settings: Arc<Settings>, metrics: Metrics) -> Self {
-        Self { store, settings, metrics, line: Line::new() }
+    pub(super) fn new(store: Arc<CountingStore<S>>, settings: Arc<Settings>, metrics: Metrics) -> Self {
+        Self { store, settings, metrics, losers: StripedLock::new() }
     }
 
     /// Whether the session's subject, if it has one, lets it live.
@@ -90,7 +90,7 @@ impl<S: Store> Subjects<S> {
             }
             // Entering twice is the same as once, so a lost answer is no reason to look closer.
             self.metrics.cas_retry();
-            self.line.after_loss(&key, &mut attempts).await;
+            self.losers.after_loss(&key, &mut attempts).await;
         }
     }
 
@@ -124,22 +124,22 @@ impl<S: Store> Subjects<S> {
                 return Ok(listed);
             }
             self.metrics.cas_retry();
-            self.line.after_loss(&key, &mut attempts).await;
+            self.losers.after_loss(&key, &mut attempts).await;
         }
     }
 
     /// The subject's good sessions, the one bound first in front, and list entries that stand for none.
-    pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<Listed>, Vec<Member>), SessionError> {
+    pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<MemberSession>, Vec<Member>), SessionError> {
         let now = now();
         let Some(entry) = self.store.get(&self.key(principal)).await? else {
             return Ok((Vec::new(), Vec::new()));
         };
         let record = Subject::decode(&entry.value)?;
         let (mut listed, mut stale) = (Vec::new(), Vec::new());
-        for Seen { member, found, remaining } in self.look_at(record.members()).await? {
+        for MemberState { member, found, remaining } in self.look_at(record.members()).await? {
             match found {
                 Ok(Some(Stored::Session(session))) if record.is_session_of(principal, member.id, &session, now) => {
-                    listed.push(Listed { id: member.id, session, remaining });
+                    listed.push(MemberSession { id: member.id, session, remaining });
                 }
                 Ok(found) if record.is_stale(member, principal, found.as_ref(), now) => stale.push(member),
                 Ok(_) | Err(_) => {}
@@ -222,7 +222,7 @@ impl<S: Store> Subjects<S> {
             return Ok(());
         }
         let mut stale = Vec::new();
-        for Seen { member, found, .. } in self.look_at(record.members()).await? {
+        for MemberState { member, found, .. } in self.look_at(record.members()).await? {
             // What can't be read may be a newer gateway's: it counts.
             if found.is_ok_and(|found| record.is_stale(member, principal, found.as_ref(), now)) {
                 stale.push(member);
@@ -232,7 +232,7 @@ impl<S: Store> Subjects<S> {
         Ok(())
     }
 
-    async fn look_at(&self, members: &[Member]) -> Result<Vec<Seen>, SessionError> {
+    async fn look_at(&self, members: &[Member]) -> Result<Vec<MemberState>, SessionError> {
         let mut all = Vec::with_capacity(members.len());
         for some in members.chunks(TOGETHER) {
             all.extend(try_join_all(some.iter().map(|member| self.look_at_one(*member))).await?);
@@ -240,11 +240,11 @@ impl<S: Store> Subjects<S> {
         Ok(all)
     }
 
-    async fn look_at_one(&self, member: Member) -> Result<Seen, StoreError> {
+    async fn look_at_one(&self, member: Member) -> Result<MemberState, StoreError> {
         let entry = self.store.get(&self.settings.keyspace.session(member.id)).await?;
         let remaining = entry.as_ref().map_or(Seconds::ZERO, |entry| entry.remaining);
         let found = entry.map(|entry| Stored::decode(&entry.value)).transpose();
-        Ok(Seen { member, found, remaining })
+        Ok(MemberState { member, found, remaining })
     }
 
     /// Changes the subject's list, if that makes a difference.
@@ -259,7 +259,7 @@ impl<S: Store> Subjects<S> {
                 if tidied == record || self.write(&key, Some(entry.cas), &tidied, now()).await? {
                     break;
                 }
-                self.line.after_loss(&key, &mut attempts).await;
+                self.losers.after_loss(&key, &mut attempts).await;
             }
             Ok::<_, SessionError>(())
         });

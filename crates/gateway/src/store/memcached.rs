@@ -13,9 +13,9 @@ use memcache::exp::{Get, GetResult, Meta, MutationStatus, Set, Ttl};
 use session::time::Seconds;
 use tokio::task::JoinSet;
 
-use self::node::Node;
+use self::node::MemcachedNode;
 use super::rendezvous::Rendezvous;
-use super::{Cas, Entry, Key, Replaced, Store, StoreError};
+use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 
 /// How the nodes are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Default for Transport {
 
 /// Sessions in memcached.
 pub struct Memcached {
-    nodes: Vec<Arc<Node>>,
+    nodes: Vec<Arc<MemcachedNode>>,
     rendezvous: Rendezvous,
 }
 
@@ -53,11 +53,11 @@ impl Memcached {
     pub fn new(nodes: &[String], transport: Transport) -> Self {
         Self {
             rendezvous: Rendezvous::new(nodes.iter().map(String::as_str)),
-            nodes: nodes.iter().map(|address| Arc::new(Node::new(address.clone(), transport))).collect(),
+            nodes: nodes.iter().map(|address| Arc::new(MemcachedNode::new(address.clone(), transport))).collect(),
         }
     }
 
-    fn node(&self, key: &Key) -> Result<&Arc<Node>, StoreError> {
+    fn node(&self, key: &Key) -> Result<&Arc<MemcachedNode>, StoreError> {
         let first = self.rendezvous.first(key.as_str());
         let none = || StoreError::Unavailable("no node is configured".to_owned());
         self.nodes.get(first).ok_or_else(none)
@@ -69,7 +69,7 @@ impl Store for Memcached {
         self.node(key)?.admit(key.as_str().len() + bytes)
     }
 
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         let node = self.node(key)?;
         let result = node.read(Get::new(key.as_str()).meta(Meta::NONE.cas().ttl())).await?;
         entry(result)
@@ -133,7 +133,7 @@ impl Store for Memcached {
     }
 }
 
-fn entry(result: GetResult) -> Result<Option<Entry>, StoreError> {
+fn entry(result: GetResult) -> Result<Option<StoreEntry>, StoreError> {
     if !result.hit() {
         return Ok(None);
     }
@@ -142,7 +142,7 @@ fn entry(result: GetResult) -> Result<Option<Entry>, StoreError> {
     };
     // -1 stands for "never expires", which only a foreign value would; its record says when it ends.
     let remaining = result.item.ttl.and_then(|ttl| u64::try_from(ttl).ok()).unwrap_or(u64::MAX);
-    Ok(Some(Entry { value, cas: Cas(cas), remaining: Seconds::new(remaining) }))
+    Ok(Some(StoreEntry { value, cas: Cas(cas), remaining: Seconds::new(remaining) }))
 }
 
 /// Over 30 days the client sends the end as an absolute time, which is how memcached tells the two apart.

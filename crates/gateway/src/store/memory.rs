@@ -11,7 +11,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use session::time::Seconds;
 
-use super::{Cas, Entry, Key, Replaced, Store, StoreError};
+use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 
 /// What an entry takes besides its key and value: the cache's own bookkeeping, measured and rounded up.
 const ENTRY_OVERHEAD_BYTES: usize = 320;
@@ -79,10 +79,10 @@ impl Memory {
 }
 
 impl Store for Memory {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         let now = Instant::now();
         let live = self.entries.get(key.as_str()).filter(|slot| slot.expires > now);
-        Ok(live.map(|slot| Entry {
+        Ok(live.map(|slot| StoreEntry {
             value: slot.value.to_vec(),
             cas: slot.cas,
             remaining: round_up(slot.expires.saturating_duration_since(now)),

@@ -27,9 +27,9 @@ use futures_util::future::{join_all, select_ok};
 use session::time::Seconds;
 
 use self::lineage::Lineage;
-use self::node::{Copy, Node, Seen, Written};
+use self::node::{NodeState, Replica, ReplicaNode, Written};
 use super::rendezvous::Rendezvous;
-use super::{Cas, Entry, Key, Replaced, Store, StoreError};
+use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 use crate::metrics::Metrics;
 
 /// How often a node that is down is asked whether it is back.
@@ -42,7 +42,7 @@ const NOT_CARRIED: &str = "a write could not be brought to a node that is up";
 
 /// A store of several nodes, each value on some of them.
 pub struct Replicated<S> {
-    nodes: Vec<Arc<Node<S>>>,
+    nodes: Vec<Arc<ReplicaNode<S>>>,
     rendezvous: Rendezvous,
     replicas: usize,
     metrics: Metrics,
@@ -50,14 +50,14 @@ pub struct Replicated<S> {
 
 /// The nodes of one key with what they have, the first in rank in front.
 struct View<'a, S> {
-    places: Vec<Place<'a, S>>,
+    places: Vec<RankedNode<'a, S>>,
 }
 
-struct Place<'a, S> {
+struct RankedNode<'a, S> {
     /// 0 is the first.
     rank: usize,
-    node: &'a Arc<Node<S>>,
-    seen: Seen,
+    node: &'a Arc<ReplicaNode<S>>,
+    seen: NodeState,
 }
 
 impl<S: Store> Replicated<S> {
@@ -65,12 +65,12 @@ impl<S: Store> Replicated<S> {
     #[must_use]
     pub fn new(nodes: Vec<(String, S)>, replicas: usize, ping_every: Duration, metrics: &Metrics) -> Self {
         let rendezvous = Rendezvous::new(nodes.iter().map(|(name, _)| name.as_str()));
-        let node = |(name, store)| Arc::new(Node::new(name, store, ping_every, metrics.clone()));
+        let node = |(name, store)| Arc::new(ReplicaNode::new(name, store, ping_every, metrics.clone()));
         Self { nodes: nodes.into_iter().map(node).collect(), rendezvous, replicas, metrics: metrics.clone() }
     }
 
     /// The nodes that a key's copies are on, the first in rank in front.
-    fn nodes_of(&self, key: &Key) -> Vec<&Arc<Node<S>>> {
+    fn nodes_of(&self, key: &Key) -> Vec<&Arc<ReplicaNode<S>>> {
         let ranked = self.rendezvous.ranked(key.as_str());
         ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place)).collect()
     }
@@ -88,7 +88,10 @@ impl<S: Store> Replicated<S> {
         Self::view(nodes, looks)
     }
 
-    fn view(nodes: Vec<&Arc<Node<S>>>, looks: Vec<Result<Seen, StoreError>>) -> Result<View<'_, S>, StoreError> {
+    fn view(
+        nodes: Vec<&Arc<ReplicaNode<S>>>,
+        looks: Vec<Result<NodeState, StoreError>>,
+    ) -> Result<View<'_, S>, StoreError> {
         let mut failure = StoreError::Unavailable("no node is configured".to_owned());
         let mut places = Vec::with_capacity(nodes.len());
         for (rank, (node, look)) in nodes.into_iter().zip(looks).enumerate() {
@@ -98,21 +101,21 @@ impl<S: Store> Replicated<S> {
                 Err(error @ (StoreError::Refused(_) | StoreError::Overloaded)) => return Err(error),
                 Err(error) => {
                     failure = error;
-                    Seen::Down
+                    NodeState::Down
                 }
             };
-            places.push(Place { rank, node, seen });
+            places.push(RankedNode { rank, node, seen });
         }
         let is_answered = places.iter().any(|place| !place.seen.is_down());
         if is_answered { Ok(View { places }) } else { Err(failure) }
     }
 
-    async fn read(&self, key: &Key, view: View<'_, S>) -> Option<Entry> {
+    async fn read(&self, key: &Key, view: View<'_, S>) -> Option<StoreEntry> {
         self.metrics.repaired(view.repair(key).await);
-        view.latest().map(|copy| Entry {
-            value: copy.value.clone(),
-            cas: Cas(copy.lineage.name()),
-            remaining: copy.remaining,
+        view.latest().map(|replica| StoreEntry {
+            value: replica.value.clone(),
+            cas: Cas(replica.lineage.name()),
+            remaining: replica.remaining,
         })
     }
 }
@@ -120,24 +123,27 @@ impl<S: Store> Replicated<S> {
 impl<S: Store> View<'_, S> {
     /// The copy that counts: the one that was made from the others. Where two were made beside each other, the first
     /// node's can't be acknowledged, because the others did not take it: the later in rank counts.
-    fn latest(&self) -> Option<&Copy> {
-        self.places.iter().filter_map(|place| place.seen.copy()).reduce(|latest, copy| {
-            let is_same = copy.lineage == latest.lineage;
-            let is_newer =
-                if is_same { copy.remaining > latest.remaining } else { !latest.lineage.descends_from(&copy.lineage) };
-            if is_newer { copy } else { latest }
+    fn latest(&self) -> Option<&Replica> {
+        self.places.iter().filter_map(|place| place.seen.replica()).reduce(|latest, replica| {
+            let is_same = replica.lineage == latest.lineage;
+            let is_newer = if is_same {
+                replica.remaining > latest.remaining
+            } else {
+                !latest.lineage.descends_from(&replica.lineage)
+            };
+            if is_newer { replica } else { latest }
         })
     }
 
-    /// Brings what is missing or older up to the latest copy. Returns how many copies that were.
+    /// Brings what is missing or older up to the latest replica. Returns how many copies that were.
     async fn repair(&self, key: &Key) -> usize {
         let Some(latest) = self.latest() else { return 0 };
         // Times are whole seconds: rounded up each time, two copies would keep each other alive for ever.
         let ttl = Seconds::new(latest.remaining.get().saturating_sub(1));
-        let is_behind = |place: &&Place<'_, S>| match &place.seen {
-            Seen::Copy(copy) => copy.lineage != latest.lineage,
-            Seen::Nothing => ttl > Seconds::ZERO,
-            Seen::Down => false,
+        let is_behind = |place: &&RankedNode<'_, S>| match &place.seen {
+            NodeState::Replica(replica) => replica.lineage != latest.lineage,
+            NodeState::Nothing => ttl > Seconds::ZERO,
+            NodeState::Down => false,
         };
         let bytes = latest.lineage.encode(&latest.value);
         let behind = self.places.iter().filter(is_behind);
@@ -148,7 +154,7 @@ impl<S: Store> View<'_, S> {
 
     /// Writes over what was seen, if nothing else was written since.
     async fn write(self, key: &Key, value: &[u8], ttl: Seconds) -> Result<Written, StoreError> {
-        let base = self.latest().map(|copy| &copy.lineage);
+        let base = self.latest().map(|replica| &replica.lineage);
         let lineage = base.map_or_else(Lineage::first, Lineage::next);
         let bytes = lineage.encode(value);
         // Nowhere, rather than only where it fits.
@@ -168,7 +174,8 @@ impl<S: Store> View<'_, S> {
             }
         }
         // A copy that was not replaced may live this long.
-        let longest = self.places.iter().filter_map(|place| place.seen.copy()).map(|copy| copy.remaining).max();
+        let longest =
+            self.places.iter().filter_map(|place| place.seen.replica()).map(|replica| replica.remaining).max();
         if let Some(longest) = longest.filter(|longest| told.len() < self.places.len() && *longest > ttl) {
             join_all(told.into_iter().map(|place| place.node.touch(key, longest))).await;
         }
@@ -176,7 +183,7 @@ impl<S: Store> View<'_, S> {
     }
 
     /// Has the write decided by the first node that answers: which one that is, or `None` if something else is there.
-    async fn lead(&self, key: &Key, new: &New) -> Result<Option<&Place<'_, S>>, StoreError> {
+    async fn lead(&self, key: &Key, new: &New) -> Result<Option<&RankedNode<'_, S>>, StoreError> {
         let mut failure = StoreError::Unavailable("no node is configured".to_owned());
         for place in &self.places {
             match place.node.write(key, &place.seen, &new.bytes, new.ttl).await {
@@ -213,8 +220,8 @@ enum Settled {
 /// Brings a decided write to a follower that could not just take it.
 async fn settle<S: Store>(
     key: &Key,
-    leader: &Place<'_, S>,
-    follower: &Place<'_, S>,
+    leader: &RankedNode<'_, S>,
+    follower: &RankedNode<'_, S>,
     new: &New,
 ) -> Result<Settled, StoreError> {
     for _ in 0..ROUNDS {
@@ -225,11 +232,11 @@ async fn settle<S: Store>(
             Err(_) => return Ok(Settled::Untold),
         };
         let foreign = match &there {
-            Seen::Copy(copy) if copy.lineage == new.lineage => return Ok(Settled::Told),
+            NodeState::Replica(replica) if replica.lineage == new.lineage => return Ok(Settled::Told),
             // A later write was decided by the leader, on top of ours.
-            Seen::Copy(copy) if copy.lineage.descends_from(&new.lineage) => return Ok(Settled::Untold),
+            NodeState::Replica(replica) if replica.lineage.descends_from(&new.lineage) => return Ok(Settled::Untold),
             // The later in rank counts, so only one of two gives up.
-            Seen::Copy(copy) if follower.rank > leader.rank && is_foreign(copy, follower, new) => copy,
+            NodeState::Replica(replica) if follower.rank > leader.rank && is_foreign(replica, follower, new) => replica,
             // What it had when it went away, what a reader repaired, nothing.
             seen => match follower.node.write(key, seen, &new.bytes, new.ttl).await {
                 Ok(Written::Done) => return Ok(Settled::Told),
@@ -240,9 +247,9 @@ async fn settle<S: Store>(
         // Somebody with another leader has written. That may be acknowledged; ours is not.
         let undecided = |error: StoreError| StoreError::Unknown(error.to_string());
         let here = leader.node.look(key).await.map_err(undecided)?;
-        match here.copy() {
-            Some(copy) if copy.lineage == new.lineage => {}
-            Some(copy) if copy.lineage.descends_from(&new.lineage) => {
+        match here.replica() {
+            Some(replica) if replica.lineage == new.lineage => {}
+            Some(replica) if replica.lineage.descends_from(&new.lineage) => {
                 return Err(StoreError::Unknown("two nodes have taken different writes".to_owned()));
             }
             // A reader has repaired it from the follower's.
@@ -257,18 +264,18 @@ async fn settle<S: Store>(
     Err(StoreError::Unknown(NOT_CARRIED.to_owned()))
 }
 
-/// Whether the write was made beside this copy, and not on top of it.
-fn is_foreign<S>(copy: &Copy, follower: &Place<'_, S>, new: &New) -> bool {
-    let has_appeared = new.is_first && matches!(follower.seen, Seen::Nothing);
-    has_appeared || !new.lineage.descends_from(&copy.lineage)
+/// Whether the write was made beside this replica, and not on top of it.
+fn is_foreign<S>(replica: &Replica, follower: &RankedNode<'_, S>, new: &New) -> bool {
+    let has_appeared = new.is_first && matches!(follower.seen, NodeState::Nothing);
+    has_appeared || !new.lineage.descends_from(&replica.lineage)
 }
 
 impl<S: Store> Store for Replicated<S> {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         Ok(self.read(key, self.look(key).await?).await)
     }
 
-    async fn get_again(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get_again(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         Ok(self.read(key, self.look_everywhere(key).await?).await)
     }
 
@@ -284,7 +291,7 @@ impl<S: Store> Store for Replicated<S> {
         let view = self.look(key).await?;
         match view.latest() {
             None => return Ok(Replaced::Missing),
-            Some(copy) if copy.lineage.name() != cas.0 => return Ok(Replaced::Conflict),
+            Some(replica) if replica.lineage.name() != cas.0 => return Ok(Replaced::Conflict),
             Some(_) => {}
         }
         Ok(match view.write(key, value, ttl).await? {
@@ -324,12 +331,12 @@ impl<S: Store> Store for Replicated<S> {
 }
 
 /// A store with one copy of each value, after there were several: reads what they left.
-pub struct OneCopy<S>(pub S);
+pub struct Unreplicated<S>(pub S);
 
-impl<S: Store> Store for OneCopy<S> {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+impl<S: Store> Store for Unreplicated<S> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         let entry = self.0.get(key).await?;
-        Ok(entry.map(|entry| Entry { value: Lineage::take(entry.value).1, ..entry }))
+        Ok(entry.map(|entry| StoreEntry { value: Lineage::split(entry.value).1, ..entry }))
     }
 
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {

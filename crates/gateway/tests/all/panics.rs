@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
 use session::time::Seconds;
 use session_gateway::api::{Api, Limits};
-use session_gateway::config::Tokens;
+use session_gateway::config::BearerTokens;
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Sessions, Settings};
-use session_gateway::store::{Cas, Entry, Key, Keyspace, Replaced, Store, StoreError};
+use session_gateway::store::{Cas, Key, Keyspace, Replaced, Store, StoreEntry, StoreError};
 
 use super::support::fresh_id;
 use super::support::gateway::{TOKEN, request};
@@ -18,7 +18,7 @@ use super::support::http::Reply;
 struct Buggy;
 
 impl Store for Buggy {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         panic!("a bug under {}", key.as_str());
     }
     async fn add(&self, _: &Key, _: &[u8], _: Seconds) -> Result<bool, StoreError> {
@@ -50,7 +50,7 @@ async fn a_panic_is_an_answer_with_the_marker() {
     };
     let limits = Limits { body_bytes: 1000, body_timeout: settings.store_timeout, calls: 10 };
     let sessions = Sessions::new(Buggy, settings, metrics.clone());
-    let api = Arc::new(Api::new(sessions, Tokens::parse(TOKEN).unwrap(), limits, metrics.clone()));
+    let api = Arc::new(Api::new(sessions, BearerTokens::parse(TOKEN).unwrap(), limits, metrics.clone()));
     let answer = async |method: &str, headers: &[(&str, &str)]| {
         let target = format!("/v1/sessions/{}", fresh_id());
         let request: hyper::Request<Full<Bytes>> = request(method, &target, headers, "{}");

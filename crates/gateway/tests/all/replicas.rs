@@ -18,7 +18,7 @@ use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Precondition, Sessions, Settings};
 use session_gateway::store::memcached::Transport;
 use session_gateway::store::{
-    Cas, Entry, Key, Keyspace, Memcached as Client, Memory, OneCopy, Replaced, Replicated, Store, StoreError,
+    Cas, Key, Keyspace, Memcached as Client, Memory, Replaced, Replicated, Store, StoreEntry, StoreError, Unreplicated,
 };
 
 use super::support::gateway::{Gateway, PATCH};
@@ -77,7 +77,7 @@ impl Reach {
 }
 
 impl Store for Reach {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         let found = self.memory()?.get(key).await;
         self.0.reads.fetch_add(1, Ordering::SeqCst);
         tokio::task::yield_now().await;
@@ -348,14 +348,14 @@ async fn from_one_copy_to_two_and_back() {
     let key = key(0);
     // With one copy the first in rank has it, so both orders are tried.
     for machine in &machines {
-        let alone = OneCopy(Reach(Arc::clone(machine)));
+        let alone = Unreplicated(Reach(Arc::clone(machine)));
         alone.set(&key, b"one", MINUTE).await.unwrap();
         let both = Observer::of(&machines);
         assert_eq!(both.value(&key).await.as_deref(), Some(b"one".as_slice()));
         let entry = both.store.get(&key).await.unwrap().unwrap();
         assert_eq!(both.store.replace(&key, b"two", entry.cas, MINUTE).await.unwrap(), Replaced::Stored);
         for machine in &machines {
-            let alone = OneCopy(Reach(Arc::clone(machine)));
+            let alone = Unreplicated(Reach(Arc::clone(machine)));
             assert_eq!(alone.get(&key).await.unwrap().unwrap().value, b"two");
             machine.wipe();
         }
@@ -557,11 +557,11 @@ async fn copies_on_memcached_are_on_both_nodes() {
     let key = key(0);
     store.set(&key, b"value", MINUTE).await.unwrap();
     for node in [&one, &two] {
-        let copy = OneCopy(client(node).1).get(&key).await.unwrap().unwrap();
+        let copy = Unreplicated(client(node).1).get(&key).await.unwrap().unwrap();
         assert_eq!(copy.value, b"value");
         assert_eq!(node.command(&format!("get {}", key.as_str())).split(' ').next(), Some("VALUE"));
     }
     one.command(&format!("delete {}", key.as_str()));
     assert_eq!(store.get(&key).await.unwrap().unwrap().value, b"value");
-    assert!(OneCopy(client(&one).1).get(&key).await.unwrap().is_some(), "an evicted copy is repaired");
+    assert!(Unreplicated(client(&one).1).get(&key).await.unwrap().is_some(), "an evicted copy is repaired");
 }

@@ -102,7 +102,7 @@ async fn long_lives(store: &impl Store) {
     for days in [29, 30, 31, 40, 400] {
         let key = fresh_key();
         let ttl = Seconds::new(days * 86_400);
-        let near = |entry: session_gateway::store::Entry| ttl.get().abs_diff(entry.remaining.get()) <= 2;
+        let near = |entry: session_gateway::store::StoreEntry| ttl.get().abs_diff(entry.remaining.get()) <= 2;
         assert!(store.add(&key, b"one", ttl).await.unwrap());
         let entry = store.get(&key).await.unwrap().unwrap();
         let cas = entry.cas;

@@ -13,7 +13,7 @@ use session::time::Seconds;
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Precondition, SessionError, Sessions, Settings, Touch};
 use session_gateway::store::memcached::Transport;
-use session_gateway::store::{Cas, Entry, Key, Keyspace, Memcached as Client, Replaced, Store, StoreError};
+use session_gateway::store::{Cas, Key, Keyspace, Memcached as Client, Replaced, Store, StoreEntry, StoreError};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
@@ -36,7 +36,7 @@ impl Stepped {
 }
 
 impl Store for Stepped {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         self.step("get").await;
         self.store.get(key).await
     }

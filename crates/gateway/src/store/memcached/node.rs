@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::Transport;
-use super::queue::{NoTurn, Queue, Turn};
+use super::queue::{Queue, QueueError, Turn};
 use crate::store::{Key, StoreError};
 
 /// A node that is down is looked up at most this often.
@@ -22,9 +22,9 @@ const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
 /// What memcached keeps with a key and a value: 59 bytes in 1.6, and a little for later versions.
 const ITEM_OVERHEAD: usize = 96;
 /// The most bytes of an answer to `stats settings`. It has 4 KiB.
-const MOST_STATS_BYTES: u64 = 64 * 1024;
+const MAX_STATS_BYTES: u64 = 64 * 1024;
 
-pub(super) struct Node {
+pub(super) struct MemcachedNode {
     address: String,
     transport: Transport,
     queue: Queue,
@@ -41,7 +41,7 @@ struct Connected {
     largest_item: Option<usize>,
 }
 
-impl Node {
+impl MemcachedNode {
     pub(super) fn new(address: String, transport: Transport) -> Self {
         let queue = Queue::new(transport.max_connections, transport.queue_timeout);
         Self { address, transport, queue, connected: Mutex::new(None), lookup: tokio::sync::Mutex::new(None) }
@@ -77,8 +77,8 @@ impl Node {
 
     async fn turn(&self) -> Result<Turn<'_>, StoreError> {
         self.queue.turn().await.map_err(|none| match none {
-            NoTurn::Overloaded => StoreError::Overloaded,
-            NoTurn::Silent => StoreError::Unavailable(format!("{}: answers nobody", self.address)),
+            QueueError::Overloaded => StoreError::Overloaded,
+            QueueError::Silent => StoreError::Unavailable(format!("{}: answers nobody", self.address)),
         })
     }
 
@@ -207,7 +207,7 @@ impl Node {
 async fn largest_item(addresses: &[SocketAddr]) -> Option<usize> {
     let mut stream = TcpStream::connect(addresses).await.ok()?;
     stream.write_all(b"stats settings\r\n").await.ok()?;
-    let mut lines = BufReader::new(stream.take(MOST_STATS_BYTES)).lines();
+    let mut lines = BufReader::new(stream.take(MAX_STATS_BYTES)).lines();
     while let Some(line) = lines.next_line().await.ok()? {
         if let Some(limit) = line.strip_prefix("STAT item_size_max ") {
             return limit.trim().parse().ok();

@@ -27,7 +27,7 @@ pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held, not used")] Semap
 
 /// Why an operation does not get its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoTurn {
+pub(super) enum QueueError {
     /// The node answers, but others came first.
     Overloaded,
     /// It has answered nobody in all the time of the wait.
@@ -44,11 +44,11 @@ impl Queue {
         }
     }
 
-    pub(super) async fn turn(&self) -> Result<Turn<'_>, NoTurn> {
+    pub(super) async fn turn(&self) -> Result<Turn<'_>, QueueError> {
         if let Ok(free) = self.connections.try_acquire() {
             return Ok(Turn(free));
         }
-        let place = self.places.try_acquire().map_err(|_| NoTurn::Overloaded)?;
+        let place = self.places.try_acquire().map_err(|_| QueueError::Overloaded)?;
         let before = self.answers.load(Ordering::Relaxed);
         let turn = timeout(self.longest_wait, self.connections.acquire()).await;
         drop(place);
@@ -57,7 +57,7 @@ impl Queue {
             return Ok(Turn(permit));
         }
         let is_silent = self.answers.load(Ordering::Relaxed) == before;
-        Err(if is_silent { NoTurn::Silent } else { NoTurn::Overloaded })
+        Err(if is_silent { QueueError::Silent } else { QueueError::Overloaded })
     }
 
     /// The node has answered somebody.
@@ -96,7 +96,7 @@ mod tests {
         for turn in &mut waiting {
             assert!(turn.now_or_never().is_none());
         }
-        assert_eq!(queue.turn().await.err(), Some(NoTurn::Overloaded));
+        assert_eq!(queue.turn().await.err(), Some(QueueError::Overloaded));
         // One that gives up leaves its place to another.
         waiting.pop();
         assert!(queue.turn().now_or_never().is_none());
@@ -108,8 +108,8 @@ mod tests {
         let queue = Queue::new(1, Duration::from_millis(1));
         let held = queue.turn().await;
         let (turn, ()) = tokio::join!(queue.turn(), async { queue.heard() });
-        assert_eq!(turn.err(), Some(NoTurn::Overloaded));
-        assert_eq!(queue.turn().await.err(), Some(NoTurn::Silent));
+        assert_eq!(turn.err(), Some(QueueError::Overloaded));
+        assert_eq!(queue.turn().await.err(), Some(QueueError::Silent));
         drop(held);
     }
 }

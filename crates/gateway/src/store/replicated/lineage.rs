@@ -60,7 +60,7 @@ impl Lineage {
         (self.number << 32) | u64::from(write)
     }
 
-    /// The bytes of a copy.
+    /// The bytes of a replica.
     pub(super) fn encode(&self, value: &[u8]) -> Vec<u8> {
         let writes: Vec<_> = self.writes.iter().map(|write| format!("{write:08x}")).collect();
         let line = format!("{KIND}{} {}\n", self.number, writes.join(","));
@@ -68,7 +68,7 @@ impl Lineage {
     }
 
     /// A copy's lineage and value. The value is not copied: where there is one copy of everything, each read comes by.
-    pub(super) fn take(mut bytes: Vec<u8>) -> (Self, Vec<u8>) {
+    pub(super) fn split(mut bytes: Vec<u8>) -> (Self, Vec<u8>) {
         let (lineage, value) = Self::decode(&bytes);
         let line = bytes.len() - value.len();
         bytes.drain(..line);
@@ -110,14 +110,14 @@ mod tests {
             let lineage = after(&Lineage::first(), writes);
             let bytes = lineage.encode(&value);
             prop_assert_eq!(Lineage::decode(&bytes), (lineage.clone(), value.as_slice()));
-            prop_assert_eq!(Lineage::take(bytes), (lineage, value));
+            prop_assert_eq!(Lineage::split(bytes), (lineage, value));
         }
 
         #[test]
         fn anything_else_is_an_old_value(bytes: Vec<u8>) {
             prop_assume!(!bytes.starts_with(KIND.as_bytes()));
             prop_assert_eq!(Lineage::decode(&bytes), (Lineage::default(), bytes.as_slice()));
-            prop_assert_eq!(Lineage::take(bytes.clone()), (Lineage::default(), bytes));
+            prop_assert_eq!(Lineage::split(bytes.clone()), (Lineage::default(), bytes));
         }
 
         #[test]

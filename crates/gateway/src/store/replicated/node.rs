@@ -8,10 +8,10 @@ use session::time::Seconds;
 
 use super::lineage::Lineage;
 use crate::metrics::Metrics;
-use crate::store::{Cas, Entry, Key, Replaced, Store, StoreError};
+use crate::store::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 
 /// A node that has failed is not asked again until it answers a ping: otherwise each request would wait for it.
-pub(super) struct Node<S> {
+pub(super) struct ReplicaNode<S> {
     store: S,
     name: String,
     is_down: AtomicBool,
@@ -21,8 +21,8 @@ pub(super) struct Node<S> {
 
 /// What a node has under a key.
 #[derive(Debug)]
-pub(super) enum Seen {
-    Copy(Copy),
+pub(super) enum NodeState {
+    Replica(Replica),
     Nothing,
     /// It does not answer.
     Down,
@@ -30,7 +30,7 @@ pub(super) enum Seen {
 
 /// A node's copy of a value.
 #[derive(Debug)]
-pub(super) struct Copy {
+pub(super) struct Replica {
     pub(super) lineage: Lineage,
     pub(super) value: Vec<u8>,
     pub(super) remaining: Seconds,
@@ -45,19 +45,19 @@ pub(super) enum Written {
     Conflict,
 }
 
-impl From<Option<Entry>> for Seen {
-    fn from(entry: Option<Entry>) -> Self {
-        entry.map_or(Self::Nothing, |Entry { value, cas, remaining }| {
-            let (lineage, value) = Lineage::take(value);
-            Self::Copy(Copy { lineage, value, remaining, cas })
+impl From<Option<StoreEntry>> for NodeState {
+    fn from(entry: Option<StoreEntry>) -> Self {
+        entry.map_or(Self::Nothing, |StoreEntry { value, cas, remaining }| {
+            let (lineage, value) = Lineage::split(value);
+            Self::Replica(Replica { lineage, value, remaining, cas })
         })
     }
 }
 
-impl Seen {
-    pub(super) const fn copy(&self) -> Option<&Copy> {
+impl NodeState {
+    pub(super) const fn replica(&self) -> Option<&Replica> {
         match self {
-            Self::Copy(copy) => Some(copy),
+            Self::Replica(replica) => Some(replica),
             Self::Nothing | Self::Down => None,
         }
     }
@@ -67,40 +67,42 @@ impl Seen {
     }
 }
 
-impl<S: Store> Node<S> {
+impl<S: Store> ReplicaNode<S> {
     pub(super) const fn new(name: String, store: S, ping_every: Duration, metrics: Metrics) -> Self {
         Self { store, name, is_down: AtomicBool::new(false), ping_every, metrics }
     }
 
     /// What the node has, or why it does not say.
-    pub(super) async fn look(self: &Arc<Self>, key: &Key) -> Result<Seen, StoreError> {
-        Ok(Seen::from(self.ask(self.store.get(key)).await?))
+    pub(super) async fn look(self: &Arc<Self>, key: &Key) -> Result<NodeState, StoreError> {
+        Ok(NodeState::from(self.ask(self.store.get(key)).await?))
     }
 
     /// What the node has, though it may be believed to be down. Whether it is stays the ping's business.
-    pub(super) async fn look_anyway(self: &Arc<Self>, key: &Key) -> Result<Seen, StoreError> {
+    pub(super) async fn look_anyway(self: &Arc<Self>, key: &Key) -> Result<NodeState, StoreError> {
         if !self.is_down.load(Ordering::Relaxed) {
             return self.look(key).await;
         }
-        self.store.get(key).await.map(Seen::from).map_err(|_| self.down())
+        self.store.get(key).await.map(NodeState::from).map_err(|_| self.down())
     }
 
     pub(super) fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
         self.store.admit(key, bytes)
     }
 
-    /// Writes a copy, unless something else is there than what was seen.
+    /// Writes a replica, unless something else is there than what was seen.
     pub(super) async fn write(
         self: &Arc<Self>,
         key: &Key,
-        seen: &Seen,
+        seen: &NodeState,
         bytes: &[u8],
         ttl: Seconds,
     ) -> Result<Written, StoreError> {
         let is_done = match seen {
-            Seen::Copy(seen) => self.ask(self.store.replace(key, bytes, seen.cas, ttl)).await? == Replaced::Stored,
-            Seen::Nothing => self.ask(self.store.add(key, bytes, ttl)).await?,
-            Seen::Down => return Err(self.down()),
+            NodeState::Replica(seen) => {
+                self.ask(self.store.replace(key, bytes, seen.cas, ttl)).await? == Replaced::Stored
+            }
+            NodeState::Nothing => self.ask(self.store.add(key, bytes, ttl)).await?,
+            NodeState::Down => return Err(self.down()),
         };
         Ok(if is_done { Written::Done } else { Written::Conflict })
     }

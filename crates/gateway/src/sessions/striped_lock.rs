@@ -1,7 +1,7 @@
-//! Where writers of one record line up after they lost a race.
+//! A striped lock: where writers of one record take turns after they lost a race.
 //!
 //! Two hundred writers that all read, merge and compare-and-swap at once need twenty thousand
-//! rounds. So whoever lost once waits for its turn among the losers of this process; only
+//! rounds. So a writer that lost once waits for its turn among the losers of this process; only
 //! writers in different gateways still race, a few at a time.
 
 use std::time::Duration;
@@ -11,14 +11,15 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::Key;
 
-/// Records share lines; a line is held for a few store round trips, so that rarely matters.
-const LINES: usize = 1024;
+/// Records share stripes; one is held for a few store round trips, so that rarely matters.
+const STRIPES: usize = 1024;
 /// The longest pause between two attempts in milliseconds.
-const LONGEST_PAUSE_MILLIS: u64 = 16;
+const MAX_PAUSE_MILLIS: u64 = 16;
 
-/// The lines of one kind of record. Who stands in one must not join another of the same kind, as the two may be one.
-pub(super) struct Line {
-    lines: Vec<Mutex<()>>,
+/// One lock for each stripe of the keys of one kind of record. A writer that holds one must not wait for another of the same
+/// kind: the two may be one.
+pub(super) struct StripedLock {
+    stripes: Vec<Mutex<()>>,
 }
 
 /// A writer's attempts so far, and its place once it has one.
@@ -28,9 +29,9 @@ pub(super) struct Attempts<'a> {
     place: Option<MutexGuard<'a, ()>>,
 }
 
-impl Line {
+impl StripedLock {
     pub(super) fn new() -> Self {
-        Self { lines: (0..LINES).map(|_| Mutex::new(())).collect() }
+        Self { stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() }
     }
 
     /// After a lost race for `key`: waits for the writer's turn, which lasts until the attempts are dropped, and from
@@ -38,15 +39,15 @@ impl Line {
     pub(super) async fn after_loss<'a>(&'a self, key: &Key, attempts: &mut Attempts<'a>) {
         attempts.lost += 1;
         if attempts.place.is_none() {
-            let line = xxh3_64(key.as_str().as_bytes()) % LINES as u64;
-            if let Some(line) = self.lines.get(usize::try_from(line).unwrap_or_default()) {
-                attempts.place = Some(line.lock().await);
+            let stripe = xxh3_64(key.as_str().as_bytes()) % STRIPES as u64;
+            if let Some(stripe) = self.stripes.get(usize::try_from(stripe).unwrap_or_default()) {
+                attempts.place = Some(stripe.lock().await);
             }
             return;
         }
-        let most = 1_u64.checked_shl(attempts.lost).unwrap_or(u64::MAX).min(LONGEST_PAUSE_MILLIS);
+        let longest = 1_u64.checked_shl(attempts.lost).unwrap_or(u64::MAX).min(MAX_PAUSE_MILLIS);
         // Without random bytes the pause is the shortest; the race is still decided by the store.
         let random = getrandom::u64().unwrap_or_default();
-        tokio::time::sleep(Duration::from_millis(random % (most + 1))).await;
+        tokio::time::sleep(Duration::from_millis(random % (longest + 1))).await;
     }
 }

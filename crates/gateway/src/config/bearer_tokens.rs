@@ -9,22 +9,24 @@ use hyper::header::AUTHORIZATION;
 use subtle::{Choice, ConstantTimeEq as _};
 
 /// The environment variable with the tokens.
-pub const TOKEN_ENV: &str = "SESSION_GATEWAY_TOKEN";
+pub const BEARER_TOKEN_ENV: &str = "SESSION_GATEWAY_TOKEN";
 /// The shortest token: 16 characters of base64 are 96 bits.
 const MIN_BYTES: usize = 16;
 
 /// The tokens of which a caller needs one. Several, so that they can be replaced one caller after another.
 #[derive(Clone)]
-pub struct Tokens(Vec<Box<[u8]>>);
+pub struct BearerTokens(Vec<Box<[u8]>>);
 
 /// There are no tokens to work with.
 #[derive(Debug, thiserror::Error)]
-pub enum TokenError {
+pub enum BearerTokenError {
     /// Neither variable nor file.
-    #[error("no bearer token: set {TOKEN_ENV}, or SESSION_GATEWAY_TOKEN_FILE (--token-file) to a file that holds it")]
+    #[error(
+        "no bearer token: set {BEARER_TOKEN_ENV}, or SESSION_GATEWAY_TOKEN_FILE (--token-file) to a file that holds it"
+    )]
     Missing,
     /// Both.
-    #[error("both {TOKEN_ENV} and --token-file (SESSION_GATEWAY_TOKEN_FILE) are set: use one of them")]
+    #[error("both {BEARER_TOKEN_ENV} and --token-file (SESSION_GATEWAY_TOKEN_FILE) are set: use one of them")]
     Both,
     /// The file.
     #[error("--token-file {}: {error}", path.display())]
@@ -42,34 +44,34 @@ pub enum TokenError {
     Characters,
 }
 
-impl Tokens {
-    /// The tokens in `variable` (what [`TOKEN_ENV`] holds) or in the file.
-    pub fn load(variable: Option<&str>, file: Option<&Path>) -> Result<Self, TokenError> {
+impl BearerTokens {
+    /// The tokens in `variable` (what [`BEARER_TOKEN_ENV`] holds) or in the file.
+    pub fn load(variable: Option<&str>, file: Option<&Path>) -> Result<Self, BearerTokenError> {
         match (variable, file) {
-            (None, None) => Err(TokenError::Missing),
-            (Some(_), Some(_)) => Err(TokenError::Both),
+            (None, None) => Err(BearerTokenError::Missing),
+            (Some(_), Some(_)) => Err(BearerTokenError::Both),
             (Some(text), None) => Self::parse(text),
             (None, Some(path)) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|error| TokenError::File { path: path.to_owned(), error })?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| BearerTokenError::File { path: path.to_owned(), error })?;
                 Self::parse(&text)
             }
         }
     }
 
     /// The tokens in a list separated by commas; space around them does not count.
-    pub fn parse(text: &str) -> Result<Self, TokenError> {
+    pub fn parse(text: &str) -> Result<Self, BearerTokenError> {
         let tokens: Vec<&str> = text.split(',').map(str::trim).filter(|token| !token.is_empty()).collect();
         if tokens.is_empty() {
-            return Err(TokenError::Missing);
+            return Err(BearerTokenError::Missing);
         }
         // RFC 6750 section 2.1, b64token.
         let character = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
         if !tokens.iter().all(|token| token.bytes().all(character)) {
-            return Err(TokenError::Characters);
+            return Err(BearerTokenError::Characters);
         }
         if tokens.iter().any(|token| token.len() < MIN_BYTES) {
-            return Err(TokenError::Short);
+            return Err(BearerTokenError::Short);
         }
         Ok(Self(tokens.into_iter().map(|token| token.as_bytes().into()).collect()))
     }
@@ -92,9 +94,9 @@ impl Tokens {
     }
 }
 
-impl fmt::Debug for Tokens {
+impl fmt::Debug for BearerTokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tokens({} redacted)", self.0.len())
+        write!(f, "BearerTokens({} redacted)", self.0.len())
     }
 }
 
@@ -107,7 +109,7 @@ mod tests {
     const OLD: &str = "0123456789abcdef";
     const NEW: &str = "fedcba9876543210+/=";
 
-    fn admits(tokens: &Tokens, value: &[u8]) -> bool {
+    fn admits(tokens: &BearerTokens, value: &[u8]) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_bytes(value).unwrap());
         tokens.admit(&headers)
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn any_of_the_tokens_will_do() {
-        let tokens = Tokens::parse(&format!(" {OLD} ,{NEW}\n")).unwrap();
+        let tokens = BearerTokens::parse(&format!(" {OLD} ,{NEW}\n")).unwrap();
         assert!(admits(&tokens, format!("Bearer {OLD}").as_bytes()));
         assert!(admits(&tokens, format!("bearer {NEW}").as_bytes()));
         for refused in ["", "Bearer", "Bearer ", "Basic 0123456789abcdef", OLD, "Bearer  0123456789abcdef"] {
@@ -133,19 +135,19 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        assert!(matches!(Tokens::load(None, None), Err(TokenError::Missing)));
-        assert!(matches!(Tokens::parse(" , "), Err(TokenError::Missing)));
-        assert!(matches!(Tokens::parse("0123456789abcde"), Err(TokenError::Short)));
-        assert!(matches!(Tokens::parse("0123456789 abcdef"), Err(TokenError::Characters)));
+        assert!(matches!(BearerTokens::load(None, None), Err(BearerTokenError::Missing)));
+        assert!(matches!(BearerTokens::parse(" , "), Err(BearerTokenError::Missing)));
+        assert!(matches!(BearerTokens::parse("0123456789abcde"), Err(BearerTokenError::Short)));
+        assert!(matches!(BearerTokens::parse("0123456789 abcdef"), Err(BearerTokenError::Characters)));
         let nowhere = Path::new("/nonexistent/token");
-        assert!(matches!(Tokens::load(Some(OLD), Some(nowhere)), Err(TokenError::Both)));
-        let error = Tokens::load(None, Some(nowhere)).unwrap_err().to_string();
+        assert!(matches!(BearerTokens::load(Some(OLD), Some(nowhere)), Err(BearerTokenError::Both)));
+        let error = BearerTokens::load(None, Some(nowhere)).unwrap_err().to_string();
         assert!(error.contains("--token-file /nonexistent/token"), "{error}");
     }
 
     #[test]
     fn debug_shows_no_token() {
-        let tokens = Tokens::parse(OLD).unwrap();
+        let tokens = BearerTokens::parse(OLD).unwrap();
         assert!(!format!("{tokens:?}").contains(OLD));
     }
 }

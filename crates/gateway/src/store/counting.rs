@@ -2,36 +2,36 @@
 
 use session::time::Seconds;
 
-use super::{Cas, Entry, Key, Replaced, Store, StoreError};
+use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 use crate::metrics::Metrics;
 
 /// Counts what is asked of a store and what comes of it.
-pub struct Counted<S> {
+pub struct CountingStore<S> {
     store: S,
     metrics: Metrics,
 }
 
-impl<S> Counted<S> {
+impl<S> CountingStore<S> {
     /// `store`, counted in `metrics`.
     pub const fn new(store: S, metrics: Metrics) -> Self {
         Self { store, metrics }
     }
 
-    fn count<T: Outcome>(&self, operation: &'static str, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
-        self.metrics.store(operation, outcome.word());
+    fn count<T: ResultLabel>(&self, operation: &'static str, outcome: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.metrics.store(operation, outcome.label());
         outcome
     }
 }
 
-/// What a store operation came to, in one word.
-trait Outcome {
-    fn word(&self) -> &'static str;
+/// What a store operation came to, as the label of a metric.
+trait ResultLabel {
+    fn label(&self) -> &'static str;
 }
 
-impl<T: Outcome> Outcome for Result<T, StoreError> {
-    fn word(&self) -> &'static str {
+impl<T: ResultLabel> ResultLabel for Result<T, StoreError> {
+    fn label(&self) -> &'static str {
         match self {
-            Ok(outcome) => outcome.word(),
+            Ok(outcome) => outcome.label(),
             Err(StoreError::Unavailable(_)) => "unavailable",
             Err(StoreError::Unknown(_)) => "unknown",
             Err(StoreError::Overloaded) => "overloaded",
@@ -41,20 +41,20 @@ impl<T: Outcome> Outcome for Result<T, StoreError> {
     }
 }
 
-impl Outcome for Option<Entry> {
-    fn word(&self) -> &'static str {
+impl ResultLabel for Option<StoreEntry> {
+    fn label(&self) -> &'static str {
         if self.is_some() { "hit" } else { "miss" }
     }
 }
 
-impl Outcome for bool {
-    fn word(&self) -> &'static str {
+impl ResultLabel for bool {
+    fn label(&self) -> &'static str {
         if *self { "ok" } else { "not_applied" }
     }
 }
 
-impl Outcome for Replaced {
-    fn word(&self) -> &'static str {
+impl ResultLabel for Replaced {
+    fn label(&self) -> &'static str {
         match self {
             Self::Stored => "ok",
             Self::Conflict => "conflict",
@@ -63,18 +63,18 @@ impl Outcome for Replaced {
     }
 }
 
-impl Outcome for () {
-    fn word(&self) -> &'static str {
+impl ResultLabel for () {
+    fn label(&self) -> &'static str {
         "ok"
     }
 }
 
-impl<S: Store> Store for Counted<S> {
-    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+impl<S: Store> Store for CountingStore<S> {
+    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         self.count("get", self.store.get(key).await)
     }
 
-    async fn get_again(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+    async fn get_again(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         self.count("get", self.store.get_again(key).await)
     }
 
