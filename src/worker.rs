@@ -75,7 +75,7 @@ impl Worker {
         host::apply(Side::Request, &exchange.take_request_edits());
         let flow = loop {
             let is_sent = match step {
-                Step::Wait => break Flow::Kept,
+                Step::Hold => break Flow::Kept,
                 Step::LookUp { look_up, is_shareable } => {
                     self.look_up(stream, look_up, is_shareable, exchange.trace(), now)
                 }
@@ -193,7 +193,7 @@ impl Worker {
     }
 
     fn take_effects(&mut self, exchange: &mut Exchange, now: &Moment) {
-        let effects = exchange.effects();
+        let effects = exchange.take_effects();
         self.count(effects.counts);
         for write in effects.cache.iter().chain(&effects.replaced) {
             host::write_slot(write);

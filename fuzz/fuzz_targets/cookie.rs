@@ -7,7 +7,7 @@ use session_filter::cookie;
 
 fuzz_target!(|lines: Vec<Vec<u8>>| {
     let take = |lines: &[Vec<u8>]| {
-        let cookies = cookie::take(lines.iter().map(Vec::as_slice), b"sid", Some(b"JSESSIONID"));
+        let cookies = cookie::extract(lines.iter().map(Vec::as_slice), b"sid", Some(b"JSESSIONID"));
         (cookies.values.len(), cookies.remaining)
     };
     let (found, remaining) = take(&lines);

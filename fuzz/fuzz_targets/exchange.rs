@@ -194,11 +194,11 @@ fuzz_target!(|input: (u8, Option<Vec<u8>>, Vec<(Event, u16)>)| {
                 let (body, now) = (body.bytes(), UnixSeconds::new(now));
                 exchange.touched(Answer::Received { headers: &borrowed(&headers(list)), body: &body }, now, now);
                 assert!(exchange.in_use().is_some() || exchange.due_touch(now).is_none());
-                Step::Wait
+                Step::Hold
             }
         };
         check(step);
-        let effects = exchange.effects();
+        let effects = exchange.take_effects();
         for write in effects.cache.into_iter().chain(effects.replaced) {
             slot = Slot(Some(write.value));
         }
@@ -225,7 +225,7 @@ fn check(step: Step) {
             }
             return;
         }
-        Step::LookUp { .. } | Step::Wait => return,
+        Step::LookUp { .. } | Step::Hold => return,
     };
     for edit in edits {
         match edit {

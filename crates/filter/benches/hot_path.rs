@@ -36,8 +36,8 @@ fn token(criterion: &mut Criterion) {
 
 fn parsing(criterion: &mut Criterion) {
     let line = format!("theme=dark; __Host-session={}; lang=en", "A".repeat(58));
-    bench(criterion, "cookie take", || {
-        cookie::take(iter::once(black_box(line.as_bytes())), b"__Host-session", None).remaining
+    bench(criterion, "cookie extract", || {
+        cookie::extract(iter::once(black_box(line.as_bytes())), b"__Host-session", None).remaining
     });
     let plain = b"/shop/cart?page=2";
     bench(criterion, "path fold, plain", || path::Readings::of(black_box(plain)));

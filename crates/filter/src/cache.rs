@@ -10,7 +10,7 @@
 //! was fetched in the future, because the clock has been set back since, is worth nothing.
 
 use crate::config::Cache;
-use crate::found::{Data, Found};
+use crate::found::{FoundSession, VisibleData};
 use session::id::SessionId;
 use session::rotation::Grace;
 use session::time::{Seconds, UnixSeconds};
@@ -46,19 +46,19 @@ pub struct SlotWrite {
 
 /// One slot's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct CacheEntry {
     pub(crate) id: SessionId,
     /// When the gateway was asked.
     pub(crate) fetched: UnixSeconds,
     /// What the slot says of the session.
-    pub(crate) state: State,
+    pub(crate) state: CopyState,
 }
 
 /// What is known of a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
+pub(crate) enum CopyState {
     /// It was found like this.
-    Found(Found),
+    Found(FoundSession),
     /// It has ended.
     Ended,
     /// A client's cookie for it was replaced by one for another session: see [`is_replaced`].
@@ -76,7 +76,7 @@ pub fn slot(id: SessionId, slots: u32) -> u32 {
 /// Whether `new` may take the place of `existing`.
 #[must_use]
 pub fn replaces(existing: &[u8], new: &[u8]) -> bool {
-    let (Some(existing), Some(new)) = (Head::read(&mut Reader(existing)), Head::read(&mut Reader(new))) else {
+    let (Some(existing), Some(new)) = (Head::read(&mut CopyReader(existing)), Head::read(&mut CopyReader(new))) else {
         return true;
     };
     if existing.id != new.id {
@@ -105,11 +105,11 @@ pub(crate) fn is_replaced(
     began: UnixSeconds,
     now: UnixSeconds,
 ) -> bool {
-    let entry = slots.read(mark(id, config)).and_then(|bytes| Entry::decode(&bytes, config.layout));
+    let entry = slots.read(mark(id, config)).and_then(|bytes| CacheEntry::decode(&bytes, config.layout));
     entry.is_some_and(|entry| {
         // A request that comes after it may have been sent before it.
         let is_late = began <= entry.fetched || now.since(entry.fetched) < END_MARK;
-        entry.id == id && entry.state == State::Replaced && is_late && entry.fetched <= now
+        entry.id == id && entry.state == CopyState::Replaced && is_late && entry.fetched <= now
     })
 }
 
@@ -128,7 +128,7 @@ enum Life {
 }
 
 impl Head {
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(reader: &mut CopyReader<'_>) -> Option<Self> {
         let [FORMAT] = reader.array()? else { return None };
         let id = SessionId::from_bytes(reader.array()?);
         let fetched = reader.moment()?;
@@ -144,7 +144,7 @@ impl Head {
 
 impl SlotWrite {
     /// Keeps a session as it was when the gateway was asked; `None` marks its end.
-    pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&Found>, config: &Cache) -> Self {
+    pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&FoundSession>, config: &Cache) -> Self {
         let value = match found {
             Some(found) => encode_found(id, fetched, found, config.layout),
             None => head(id, fetched, ENDED),
@@ -172,7 +172,7 @@ fn head(id: SessionId, fetched: UnixSeconds, kind: u8) -> Vec<u8> {
     writer
 }
 
-fn encode_found(id: SessionId, fetched: UnixSeconds, found: &Found, layout: u32) -> Vec<u8> {
+fn encode_found(id: SessionId, fetched: UnixSeconds, found: &FoundSession, layout: u32) -> Vec<u8> {
     let mut writer = head(id, fetched, FOUND);
     writer.extend(found.created.get().to_be_bytes());
     writer.extend(found.version.get().to_be_bytes());
@@ -190,11 +190,11 @@ fn encode_found(id: SessionId, fetched: UnixSeconds, found: &Found, layout: u32)
         text(&mut writer, value.as_deref());
     }
     match &found.data {
-        Data::Whole(data) => {
+        VisibleData::Whole(data) => {
             writer.push(1);
             writer.extend(data);
         }
-        Data::Omitted(bytes) => {
+        VisibleData::Omitted(bytes) => {
             writer.push(0);
             writer.extend(length(*bytes));
         }
@@ -202,14 +202,14 @@ fn encode_found(id: SessionId, fetched: UnixSeconds, found: &Found, layout: u32)
     writer
 }
 
-impl Entry {
+impl CacheEntry {
     /// `None` for anything that was not written as a [`SlotWrite`], by another version of it, or in another layout.
     pub(crate) fn decode(bytes: &[u8], layout: u32) -> Option<Self> {
-        let mut reader = Reader(bytes);
+        let mut reader = CopyReader(bytes);
         let Head { id, fetched, life } = Head::read(&mut reader)?;
         let (created, version) = match life {
-            Life::Ended => return Some(Self { id, fetched, state: State::Ended }),
-            Life::Replaced => return Some(Self { id, fetched, state: State::Replaced }),
+            Life::Ended => return Some(Self { id, fetched, state: CopyState::Ended }),
+            Life::Replaced => return Some(Self { id, fetched, state: CopyState::Replaced }),
             Life::Found { created, version } => (created, version),
         };
         if reader.array().map(u32::from_be_bytes)? != layout {
@@ -225,14 +225,24 @@ impl Entry {
         // Not by the count: it is not to be trusted with an allocation.
         let exposed = (0..count).map(|_| reader.text()).collect::<Result<Vec<_>, _>>().ok()?;
         let data = match reader.array()? {
-            [1] => Data::Whole(reader.0.to_vec()),
-            _ => Data::Omitted(reader.length()?),
+            [1] => VisibleData::Whole(reader.0.to_vec()),
+            _ => VisibleData::Omitted(reader.length()?),
         };
         let grace = (until > UnixSeconds::default()).then_some(Grace { from, until });
         let auth_time = (auth_time > UnixSeconds::default()).then_some(auth_time);
-        let found =
-            Found { version, min_version, grace, created, expires, subject, auth_time, upstream_cookie, data, exposed };
-        Some(Self { id, fetched, state: State::Found(found) })
+        let found = FoundSession {
+            version,
+            min_version,
+            grace,
+            created,
+            expires,
+            subject,
+            auth_time,
+            upstream_cookie,
+            data,
+            exposed,
+        };
+        Some(Self { id, fetched, state: CopyState::Found(found) })
     }
 }
 
@@ -251,12 +261,12 @@ fn text(writer: &mut Vec<u8>, text: Option<&str>) {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct CopyReader<'a>(&'a [u8]);
 
 /// The bytes are not what was written.
-struct Garbled;
+struct GarbledError;
 
-impl Reader<'_> {
+impl CopyReader<'_> {
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (array, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
@@ -275,15 +285,15 @@ impl Reader<'_> {
         self.array().map(u32::from_be_bytes).and_then(|length| usize::try_from(length).ok())
     }
 
-    fn text(&mut self) -> Result<Option<String>, Garbled> {
-        let length = self.array().map(u32::from_be_bytes).ok_or(Garbled)?;
+    fn text(&mut self) -> Result<Option<String>, GarbledError> {
+        let length = self.array().map(u32::from_be_bytes).ok_or(GarbledError)?;
         if length == u32::MAX {
             return Ok(None);
         }
-        let length = usize::try_from(length).map_err(|_| Garbled)?;
-        let (text, rest) = self.0.split_at_checked(length).ok_or(Garbled)?;
+        let length = usize::try_from(length).map_err(|_| GarbledError)?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(GarbledError)?;
         self.0 = rest;
-        String::from_utf8(text.to_vec()).map(Some).map_err(|_| Garbled)
+        String::from_utf8(text.to_vec()).map(Some).map_err(|_| GarbledError)
     }
 }
 
@@ -294,12 +304,12 @@ mod tests {
 
     const LAYOUT: u32 = 7;
 
-    impl Entry {
+    impl CacheEntry {
         fn encode(&self) -> Vec<u8> {
             match &self.state {
-                State::Found(found) => encode_found(self.id, self.fetched, found, LAYOUT),
-                State::Ended => head(self.id, self.fetched, ENDED),
-                State::Replaced => head(self.id, self.fetched, REPLACED),
+                CopyState::Found(found) => encode_found(self.id, self.fetched, found, LAYOUT),
+                CopyState::Ended => head(self.id, self.fetched, ENDED),
+                CopyState::Replaced => head(self.id, self.fetched, REPLACED),
             }
         }
     }
@@ -313,10 +323,10 @@ mod tests {
             grace: Option<(u32, u32)>,
             auth_time: Option<u32>,
             texts: (Option<String>, Option<String>, Vec<Option<String>>),
-            data in prop_oneof![any::<Vec<u8>>().prop_map(Data::Whole), any::<u32>().prop_map(|n| Data::Omitted(n as usize))],
+            data in prop_oneof![any::<Vec<u8>>().prop_map(VisibleData::Whole), any::<u32>().prop_map(|n| VisibleData::Omitted(n as usize))],
             kind in 0..6_u8,
-        ) -> Entry {
-            let found = Found {
+        ) -> CacheEntry {
+            let found = FoundSession {
                 version: Version::new(version),
                 min_version: Version::new(numbers.0),
                 grace: grace.map(|(until, from)| Grace {
@@ -330,10 +340,10 @@ mod tests {
                 data,
                 exposed: texts.2,
             };
-            Entry {
+            CacheEntry {
                 id: SessionId::from_bytes([id; 16]),
                 fetched: UnixSeconds::new(fetched),
-                state: match kind { 0 => State::Ended, 1 => State::Replaced, _ => State::Found(found) },
+                state: match kind { 0 => CopyState::Ended, 1 => CopyState::Replaced, _ => CopyState::Found(found) },
             }
         }
     }
@@ -342,23 +352,23 @@ mod tests {
         #[test]
         fn written_and_read_back(entry in entry()) {
             let bytes = entry.encode();
-            let in_another_layout = Entry::decode(&bytes, LAYOUT + 1);
-            prop_assert_eq!(in_another_layout.is_some(), !matches!(entry.state, State::Found(_)));
-            prop_assert_eq!(Entry::decode(&bytes, LAYOUT), Some(entry));
+            let in_another_layout = CacheEntry::decode(&bytes, LAYOUT + 1);
+            prop_assert_eq!(in_another_layout.is_some(), !matches!(entry.state, CopyState::Found(_)));
+            prop_assert_eq!(CacheEntry::decode(&bytes, LAYOUT), Some(entry));
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>, entry in entry(), end: proptest::sample::Index) {
-            let _ = Entry::decode(&bytes, LAYOUT);
+            let _ = CacheEntry::decode(&bytes, LAYOUT);
             let whole = entry.encode();
-            let _ = Entry::decode(&whole[..end.index(whole.len())], LAYOUT);
+            let _ = CacheEntry::decode(&whole[..end.index(whole.len())], LAYOUT);
             prop_assert!(replaces(&bytes, &whole));
         }
 
         /// Whatever is offered to a slot in whatever order: the newest version of the session created last stays.
         #[test]
         fn no_older_version_replaces_a_newer_one(entries in proptest::collection::vec(entry(), 1..20)) {
-            let mut slot: Option<Entry> = None;
+            let mut slot: Option<CacheEntry> = None;
             for new in entries {
                 let is_replaced = slot.as_ref().is_none_or(|old| replaces(&old.encode(), &new.encode()));
                 if let (Some(old), true) = (&slot, is_replaced) && old.id == new.id {
@@ -366,11 +376,11 @@ mod tests {
                     let is_over = new.fetched.since(old.fetched) > END_MARK;
                     match (&old.state, &new.state) {
                         _ if is_set_back => {}
-                        (State::Found(old), State::Found(new)) => {
+                        (CopyState::Found(old), CopyState::Found(new)) => {
                             prop_assert!((new.created, new.version) >= (old.created, old.version));
                         }
-                        (State::Ended | State::Replaced, State::Found(_)) => prop_assert!(is_over),
-                        (_, State::Ended | State::Replaced) => {}
+                        (CopyState::Ended | CopyState::Replaced, CopyState::Found(_)) => prop_assert!(is_over),
+                        (_, CopyState::Ended | CopyState::Replaced) => {}
                     }
                 }
                 if is_replaced {
@@ -387,8 +397,11 @@ mod tests {
 
     #[test]
     fn another_session_is_simply_replaced() {
-        let entry =
-            |id| Entry { id: SessionId::from_bytes([id; 16]), fetched: UnixSeconds::new(0), state: State::Ended };
+        let entry = |id| CacheEntry {
+            id: SessionId::from_bytes([id; 16]),
+            fetched: UnixSeconds::new(0),
+            state: CopyState::Ended,
+        };
         assert!(replaces(&entry(1).encode(), &entry(2).encode()));
         assert_eq!(slot(SessionId::from_bytes([9; 16]), 0), 0);
     }

@@ -17,7 +17,7 @@ pub struct Cookies<'a> {
 }
 
 /// Takes the cookie `name` out of the request's `Cookie` lines, and any cookie that an upstream may take for `drop`.
-pub fn take<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop: Option<&[u8]>) -> Cookies<'a> {
+pub fn extract<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], drop: Option<&[u8]>) -> Cookies<'a> {
     let is_dropped = |pair_name: &[u8]| drop.is_some_and(|drop| is_spelling_of(pair_name, drop));
     let is_taken = |pair: &[u8]| {
         let (pair_name, _) = split(pair);
@@ -104,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn take_from<'a>(lines: &[&'a str]) -> (Vec<&'a str>, Option<Vec<String>>) {
-        let cookies = take(lines.iter().map(|line| line.as_bytes()), b"sid", Some(b"JSESSIONID"));
+        let cookies = extract(lines.iter().map(|line| line.as_bytes()), b"sid", Some(b"JSESSIONID"));
         (
             cookies.values.iter().map(|value| str::from_utf8(value).unwrap()).collect(),
             cookies.remaining.map(|lines| lines.into_iter().map(|line| String::from_utf8(line).unwrap()).collect()),
@@ -171,12 +171,16 @@ mod tests {
             ["ci_session", "ci.session", "ci session", "ci[session", "ci_session[x]", "ci.session[x", "\x0bci_session"]
         {
             let line = format!("a=1; {name}=x; b=2");
-            let cookies = take(core::iter::once(line.as_bytes()), b"sid", Some(b"ci_session"));
+            let cookies = extract(core::iter::once(line.as_bytes()), b"sid", Some(b"ci_session"));
             assert_eq!(cookies.remaining, Some(vec![b"a=1; b=2".to_vec()]), "{name}");
         }
         for name in ["ci_sessions", "cisession", "xci_session", "ci"] {
             let line = format!("a=1; {name}=x; b=2");
-            assert_eq!(take(core::iter::once(line.as_bytes()), b"sid", Some(b"ci_session")).remaining, None, "{name}");
+            assert_eq!(
+                extract(core::iter::once(line.as_bytes()), b"sid", Some(b"ci_session")).remaining,
+                None,
+                "{name}"
+            );
         }
     }
 
@@ -193,7 +197,7 @@ mod tests {
             own in proptest::sample::select(vec!["a_b", "a.b", "a"]),
         ) {
             let line = pieces.concat().into_bytes();
-            let cookies = take(core::iter::once(line.as_slice()), b"sid", Some(own.as_bytes()));
+            let cookies = extract(core::iter::once(line.as_slice()), b"sid", Some(own.as_bytes()));
             let left = cookies.remaining.unwrap_or_else(|| vec![line]);
             let own = own.replace('.', "_");
             for line in left {
@@ -215,16 +219,16 @@ mod tests {
             let mut pairs = others;
             pairs.insert(position.index(pairs.len() + 1), format!("sid={value}").into_bytes());
             let line = pairs.join(&b"; "[..]);
-            let cookies = take(core::iter::once(line.as_slice()), b"sid", None);
+            let cookies = extract(core::iter::once(line.as_slice()), b"sid", None);
             prop_assert_eq!(cookies.values, vec![value.as_bytes()]);
             prop_assert_eq!(cookies.remaining, Some(vec![original]));
         }
 
         #[test]
         fn nothing_of_ours_is_ever_left(lines: Vec<Vec<u8>>) {
-            let cookies = take(lines.iter().map(Vec::as_slice), b"a", None);
+            let cookies = extract(lines.iter().map(Vec::as_slice), b"a", None);
             let left = cookies.remaining.as_ref().unwrap_or(&lines);
-            let again = take(left.iter().map(Vec::as_slice), b"a", None);
+            let again = extract(left.iter().map(Vec::as_slice), b"a", None);
             prop_assert_eq!(again.values, Vec::<&[u8]>::new());
             prop_assert_eq!(again.remaining, None);
         }

@@ -35,21 +35,21 @@ fn is_over(value: &[u8]) -> Option<bool> {
 /// The date of an `Expires` (section 5.1.1): its parts come in any order, between any delimiters. One before 1970 is 1970.
 fn date(text: &[u8]) -> Option<UnixSeconds> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
-    for token in text.split(|byte| is_delimiter(*byte)).filter(|token| !token.is_empty()) {
+    for part in text.split(|byte| is_delimiter(*byte)).filter(|part| !part.is_empty()) {
         if time.is_none()
-            && let Some(found) = clock(token)
+            && let Some(found) = clock(part)
         {
             time = Some(found);
         } else if day.is_none()
-            && let Some((found, _)) = number(token, 1, 2)
+            && let Some((found, _)) = number(part, 1, 2)
         {
             day = Some(found);
         } else if month.is_none()
-            && let Some(found) = month_of(token)
+            && let Some(found) = month_of(part)
         {
             month = Some(found);
         } else if year.is_none()
-            && let Some((found, _)) = number(token, 2, 4)
+            && let Some((found, _)) = number(part, 2, 4)
         {
             year = Some(match found {
                 70..=99 => found + 1900,
@@ -68,27 +68,27 @@ const fn is_delimiter(byte: u8) -> bool {
     matches!(byte, 0x09 | 0x20..=0x2F | 0x3B..=0x40 | 0x5B..=0x60 | 0x7B..=0x7E)
 }
 
-/// A number of so many digits at the beginning, and what follows it, which is no digit.
-fn number(text: &[u8], least: usize, most: usize) -> Option<(i64, &[u8])> {
+/// A number of `min` to `max` digits at the beginning, and what follows it, which is no digit.
+fn number(text: &[u8], min: usize, max: usize) -> Option<(i64, &[u8])> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at_checked(length)?;
     let value = digits
         .iter()
         .try_fold(0_i64, |value, digit| value.checked_mul(10)?.checked_add(i64::from(*digit) - i64::from(b'0')));
-    (least..=most).contains(&length).then_some((value?, rest))
+    (min..=max).contains(&length).then_some((value?, rest))
 }
 
 /// `hh:mm:ss`, one or two digits each.
-fn clock(token: &[u8]) -> Option<[i64; 3]> {
-    let (hour, rest) = number(token, 1, 2)?;
+fn clock(part: &[u8]) -> Option<[i64; 3]> {
+    let (hour, rest) = number(part, 1, 2)?;
     let (minute, rest) = number(rest.strip_prefix(b":")?, 1, 2)?;
     let (second, _) = number(rest.strip_prefix(b":")?, 1, 2)?;
     Some([hour, minute, second])
 }
 
 /// 1 to 12.
-fn month_of(token: &[u8]) -> Option<i64> {
-    let name = token.get(..3)?;
+fn month_of(part: &[u8]) -> Option<i64> {
+    let name = part.get(..3)?;
     (1..).zip(MONTHS).find_map(|(number, month)| name.eq_ignore_ascii_case(month).then_some(number))
 }
 

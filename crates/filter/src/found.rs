@@ -11,7 +11,7 @@ use session::version::Version;
 
 /// A session as it was found in the store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundSession {
     /// How many changes it has had.
     pub version: Version,
     /// Tokens of an older version are refused, but for the grace.
@@ -29,21 +29,21 @@ pub struct Found {
     /// The id that upstreams keep their own state under, if it isn't the session's.
     pub upstream_cookie: Option<String>,
     /// Its data.
-    pub data: Data,
+    pub data: VisibleData,
     /// The values of the headers in `upstream.expose`, in that order.
     pub exposed: Vec<Option<String>>,
 }
 
 /// A session's data, as far as upstreams get it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Data {
+pub enum VisibleData {
     /// An ASCII JSON object, fit for a header.
     Whole(Vec<u8>),
     /// It has this many bytes, which are too many for a header.
     Omitted(usize),
 }
 
-impl Found {
+impl FoundSession {
     /// After a change that was made with this token: whether the token was good by itself before it, and not only
     /// spared by the grace of an earlier rotation. If the change was a rotation itself (it alone raises `min_version` to its
     /// own version), then it was: the gateway lets no token rotate that is only spared.
@@ -75,9 +75,9 @@ impl Found {
                 exposed::values(config, &merge_patch::parse_object(body)?)
             },
             data: if body.len() <= config.upstream.max_data_bytes {
-                Data::Whole(body.to_vec())
+                VisibleData::Whole(body.to_vec())
             } else {
-                Data::Omitted(body.len())
+                VisibleData::Omitted(body.len())
             },
         })
     }

@@ -14,7 +14,7 @@ const SLOTS: usize = 1024;
 /// Renewals count as one after the other if no more than this lies between them.
 const WINDOW: Seconds = Seconds::new(60);
 /// A login renews once or twice, and a session of an upstream that forgets it once.
-const MOST: u8 = 4;
+const MAX_IN_A_ROW: u8 = 4;
 
 /// What is to be done with a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl Renewals {
         let before = slot.filter(|run| run.id == id && now.since(run.last) <= WINDOW);
         let count = before.map_or(0, |run| run.count).saturating_add(1);
         *slot = Some(Run { id, last: now, count });
-        if count <= MOST {
+        if count <= MAX_IN_A_ROW {
             return Renewal::Kept;
         }
         // A clock that was set back does not silence it.

@@ -30,14 +30,14 @@ pub struct Secret(Vec<u8>);
 
 /// Why a text is not a secret. Never says what the text was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InvalidSecret {
+pub enum SecretError {
     /// Neither standard nor URL-safe base64.
     NotBase64,
     /// Fewer than [`MIN_SECRET_BYTES`] bytes.
     TooShort,
 }
 
-impl fmt::Display for InvalidSecret {
+impl fmt::Display for SecretError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotBase64 => f.write_str("is not base64"),
@@ -46,15 +46,15 @@ impl fmt::Display for InvalidSecret {
     }
 }
 
-impl core::error::Error for InvalidSecret {}
+impl core::error::Error for SecretError {}
 
 impl Secret {
     /// Reads a secret from standard or URL-safe base64.
-    pub fn from_base64(text: &str) -> Result<Self, InvalidSecret> {
+    pub fn from_base64(text: &str) -> Result<Self, SecretError> {
         let text = text.trim();
-        let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| InvalidSecret::NotBase64)?;
+        let bytes = STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).map_err(|_| SecretError::NotBase64)?;
         if bytes.len() < MIN_SECRET_BYTES {
-            return Err(InvalidSecret::TooShort);
+            return Err(SecretError::TooShort);
         }
         Ok(Self(bytes))
     }
@@ -150,9 +150,9 @@ mod tests {
 
     #[test]
     fn short_or_garbled_secrets_are_refused() {
-        assert_eq!(Secret::from_base64("c2hvcnQ="), Err(InvalidSecret::TooShort));
-        assert_eq!(Secret::from_base64(""), Err(InvalidSecret::TooShort));
-        assert_eq!(Secret::from_base64("not base64!"), Err(InvalidSecret::NotBase64));
+        assert_eq!(Secret::from_base64("c2hvcnQ="), Err(SecretError::TooShort));
+        assert_eq!(Secret::from_base64(""), Err(SecretError::TooShort));
+        assert_eq!(Secret::from_base64("not base64!"), Err(SecretError::NotBase64));
     }
 
     #[test]

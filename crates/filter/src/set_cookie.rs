@@ -46,20 +46,20 @@ pub struct Attributes {
 
 /// Which attribute breaks which rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InvalidCookie {
+pub struct CookieError {
     /// The attribute, as the configuration calls it.
     pub attribute: &'static str,
     /// The rule.
     pub rule: &'static str,
 }
 
-impl fmt::Display for InvalidCookie {
+impl fmt::Display for CookieError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.attribute, self.rule)
     }
 }
 
-impl core::error::Error for InvalidCookie {}
+impl core::error::Error for CookieError {}
 
 /// A cookie whose attributes keep the rules; writes its own `Set-Cookie`.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ pub struct SetCookie {
 
 impl SetCookie {
     /// Checks the attributes (RFC 6265bis sections 4.1 and 5.6, and the `__Host-` and `__Secure-` prefixes).
-    pub fn new(cookie: &Attributes) -> Result<Self, InvalidCookie> {
+    pub fn new(cookie: &Attributes) -> Result<Self, CookieError> {
         validate(cookie)?;
         let own = Self::plain(cookie);
         let others = [
@@ -157,12 +157,12 @@ impl SetCookie {
     }
 }
 
-fn validate(cookie: &Attributes) -> Result<(), InvalidCookie> {
+fn validate(cookie: &Attributes) -> Result<(), CookieError> {
     let rules = [
         (
             "name",
             "must be a token of RFC 9110 (letters, digits, !#$%&'*+-.^_`|~) of at most 256 bytes",
-            is_token(&cookie.name) && cookie.name.len() <= MAX_NAME_BYTES,
+            is_http_token(&cookie.name) && cookie.name.len() <= MAX_NAME_BYTES,
         ),
         ("path", "must start with / and have only printable ASCII without ;", {
             cookie.path.starts_with('/') && is_attribute_value(&cookie.path)
@@ -196,7 +196,7 @@ fn validate(cookie: &Attributes) -> Result<(), InvalidCookie> {
         ),
     ];
     match rules.into_iter().find(|(_, _, is_kept)| !is_kept) {
-        Some((attribute, rule, _)) => Err(InvalidCookie { attribute, rule }),
+        Some((attribute, rule, _)) => Err(CookieError { attribute, rule }),
         None => Ok(()),
     }
 }
@@ -208,7 +208,7 @@ fn has_prefix(name: &str, prefix: &str) -> bool {
 
 /// Whether this is a token of RFC 9110 section 5.6.2: what a cookie or a header may be called.
 #[must_use]
-pub fn is_token(name: &str) -> bool {
+pub fn is_http_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 

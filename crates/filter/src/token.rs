@@ -57,7 +57,7 @@ impl Verified {
 
 /// Why a cookie's value is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rejected {
+pub enum TokenError {
     /// Not the length, alphabet or format of a token: truncated, or something else of that name.
     Malformed,
     /// Signed with no secret that is configured: forged, or older than a rotation of the secrets.
@@ -99,17 +99,17 @@ impl Keyring {
 
     /// Reads a cookie value. Costs one MAC at most, unless two secrets share a key id, and none if this token was
     /// verified a moment ago.
-    pub fn verify(&self, value: &[u8], binding: &Binding) -> Result<Verified, Rejected> {
+    pub fn verify(&self, value: &[u8], binding: &Binding) -> Result<Verified, TokenError> {
         let mut bytes = [0; BYTES];
         match URL_SAFE_NO_PAD.decode_slice(value, &mut bytes) {
             Ok(BYTES) => {}
-            _ => return Err(Rejected::Malformed),
+            _ => return Err(TokenError::Malformed),
         }
         let (fields, mac) = bytes.split_at(FIELDS);
-        let mut reader = Reader(fields);
+        let mut reader = FieldReader(fields);
         let [format, key_id] = reader.take();
         if format != FORMAT {
-            return Err(Rejected::Malformed);
+            return Err(TokenError::Malformed);
         }
         let token = Token {
             id: SessionId::from_bytes(reader.take()),
@@ -122,7 +122,7 @@ impl Keyring {
         if let Some(key_index) = self.recent.try_borrow().ok().and_then(|recent| recent.key_index(&bytes, binding)) {
             return Ok(Verified { token, key_index });
         }
-        let mut rejected = Rejected::UnknownKey;
+        let mut rejected = TokenError::UnknownKey;
         for (key_index, keys) in self.all().enumerate().filter(|(_, keys)| keys.id == key_id) {
             if keys.verify(fields, binding, mac) {
                 if let Ok(mut recent) = self.recent.try_borrow_mut() {
@@ -130,7 +130,7 @@ impl Keyring {
                 }
                 return Ok(Verified { token, key_index });
             }
-            rejected = Rejected::BadMac;
+            rejected = TokenError::BadMac;
         }
         Err(rejected)
     }
@@ -148,7 +148,7 @@ impl Keyring {
     }
 }
 
-impl fmt::Display for Rejected {
+impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Malformed => "malformed",
@@ -158,12 +158,12 @@ impl fmt::Display for Rejected {
     }
 }
 
-impl core::error::Error for Rejected {}
+impl core::error::Error for TokenError {}
 
 /// Takes fixed-size fields off the front; zeros once there is nothing left.
-struct Reader<'a>(&'a [u8]);
+struct FieldReader<'a>(&'a [u8]);
 
-impl Reader<'_> {
+impl FieldReader<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
         match self.0.split_first_chunk() {
             Some((field, rest)) => {
@@ -229,7 +229,7 @@ mod tests {
                 let verified = rotated.verify(&value, &Binding::NONE);
                 prop_assert!(verified.is_ok());
                 prop_assert_eq!(rotated.verify(&value, &Binding::NONE), verified);
-                prop_assert_eq!(rotated.verify(&value, &elsewhere), Err(Rejected::BadMac));
+                prop_assert_eq!(rotated.verify(&value, &elsewhere), Err(TokenError::BadMac));
                 let mut tampered = value.clone();
                 tampered[value.len() - 1 - bit / 8] ^= 1 << (bit % 8);
                 prop_assert!(rotated.verify(&tampered, &Binding::NONE).is_err());
@@ -241,10 +241,10 @@ mod tests {
         fn no_byte_can_be_cut_or_added(token in token(), extra: u8) {
             let value = keyring().sign(&token, &Binding::NONE).into_bytes();
             for length in 0..value.len() {
-                prop_assert_eq!(keyring().verify(&value[..length], &Binding::NONE), Err(Rejected::Malformed));
+                prop_assert_eq!(keyring().verify(&value[..length], &Binding::NONE), Err(TokenError::Malformed));
             }
             let longer = [value.as_slice(), &[extra]].concat();
-            prop_assert_eq!(keyring().verify(&longer, &Binding::NONE), Err(Rejected::Malformed));
+            prop_assert_eq!(keyring().verify(&longer, &Binding::NONE), Err(TokenError::Malformed));
         }
 
         #[test]
@@ -279,7 +279,7 @@ mod tests {
             let binding = Binding::of(&[Some(value.clone())]);
             let signed = keyring().sign(&token, &binding);
             prop_assert!(keyring().verify(signed.as_bytes(), &binding).is_ok());
-            prop_assert_eq!(keyring().verify(signed.as_bytes(), &Binding::NONE), Err(Rejected::BadMac));
+            prop_assert_eq!(keyring().verify(signed.as_bytes(), &Binding::NONE), Err(TokenError::BadMac));
             let elsewhere = keyring().verify(signed.as_bytes(), &Binding::of(&[Some(other.clone())]));
             prop_assert_eq!(elsewhere.is_ok(), value == other);
         }

@@ -6,7 +6,7 @@
 
 /// Request: the session's id.
 pub const ID: &str = "x-session-id";
-/// Request: [`State`].
+/// Request: [`SessionState`].
 pub const STATE: &str = "x-session-state";
 /// Request: the session's version, decimal.
 pub const VERSION: &str = "x-session-version";
@@ -31,7 +31,7 @@ const PREFIX: &str = "x-session-";
 
 /// What a request's session is to the upstream, as `x-session-state` says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SessionState {
     /// The client came without a token.
     New,
     /// The client came with a token, and the session is there (or has never been written).
@@ -42,7 +42,7 @@ pub enum State {
     Unavailable,
 }
 
-impl State {
+impl SessionState {
     /// The header's value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use session_filter::config::{Config, ConfigError};
 use session_filter::counter::{CALLOUT_MS, Counter};
-use session_filter::upstream_api::State;
+use session_filter::upstream_api::SessionState;
 
 const CONFIGURATION: &str = include_str!("../../../docs/configuration.md");
 const ENVOY: &str = include_str!("../../../envoy/envoy.yaml");
@@ -246,13 +246,13 @@ fn no_document_names_a_header_that_does_not_exist() {
 
 #[test]
 fn every_state_is_documented_and_nothing_else() {
-    let next = |state: &State| match state {
-        State::New => Some(State::Active),
-        State::Active => Some(State::Expired),
-        State::Expired => Some(State::Unavailable),
-        State::Unavailable => None,
+    let next = |state: &SessionState| match state {
+        SessionState::New => Some(SessionState::Active),
+        SessionState::Active => Some(SessionState::Expired),
+        SessionState::Expired => Some(SessionState::Unavailable),
+        SessionState::Unavailable => None,
     };
-    let states = core::iter::successors(Some(State::New), next);
+    let states = core::iter::successors(Some(SessionState::New), next);
     assert_eq!(first_cells(UPSTREAMS, "state"), states.map(|state| state.as_str().to_owned()).collect());
 }
 

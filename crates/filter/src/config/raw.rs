@@ -148,7 +148,7 @@ impl Default for Cache {
 pub(super) struct Rule {
     pub(super) path_prefix: String,
     pub(super) hosts: Option<Vec<String>>,
-    pub(super) session: Session,
+    pub(super) session: SessionRule,
     pub(super) redirect: Option<String>,
     pub(super) max_age: Option<Millis>,
     #[serde(default)]
@@ -157,7 +157,7 @@ pub(super) struct Rule {
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Session {
+pub(super) enum SessionRule {
     Off,
     #[default]
     Optional,

@@ -134,7 +134,7 @@ impl Access {
 
     fn new(rule: raw::Rule, key: impl Fn(&str) -> String) -> Result<Self, ConfigError> {
         let raw::Rule { session, redirect, max_age, strict, .. } = rule;
-        if session != raw::Session::Required {
+        if session != raw::SessionRule::Required {
             let belongs_to_a_login =
                 [("redirect", redirect.is_some()), ("max_age", max_age.is_some()), ("strict", strict)];
             if let Some((name, _)) = belongs_to_a_login.into_iter().find(|(_, is_given)| *is_given) {
@@ -149,10 +149,10 @@ impl Access {
             return Err(error(key("max_age"), "must be at least 1s"));
         }
         Ok(match session {
-            raw::Session::Off => Self::Off,
-            raw::Session::Optional => Self::OPTIONAL,
-            raw::Session::Strict => Self::Session { is_strict: true, login: None },
-            raw::Session::Required => {
+            raw::SessionRule::Off => Self::Off,
+            raw::SessionRule::Optional => Self::OPTIONAL,
+            raw::SessionRule::Strict => Self::Session { is_strict: true, login: None },
+            raw::SessionRule::Required => {
                 Self::Session { is_strict: strict, login: Some(Rc::new(Login { redirect, max_age })) }
             }
         })
@@ -191,8 +191,8 @@ mod tests {
     use super::super::duration::Millis;
     use super::*;
 
-    fn rules(list: &[(&str, raw::Session)]) -> Result<Rules, ConfigError> {
-        let rule = |(prefix, session): &(&str, raw::Session)| raw::Rule {
+    fn rules(list: &[(&str, raw::SessionRule)]) -> Result<Rules, ConfigError> {
+        let rule = |(prefix, session): &(&str, raw::SessionRule)| raw::Rule {
             path_prefix: (*prefix).to_owned(),
             session: *session,
             ..raw::Rule::default()
@@ -203,10 +203,10 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins_in_any_spelling() {
         let rules = rules(&[
-            ("/", raw::Session::Strict),
-            ("/Static/", raw::Session::Off),
-            ("/static/account/", raw::Session::Required),
-            ("/api", raw::Session::Optional),
+            ("/", raw::SessionRule::Strict),
+            ("/Static/", raw::SessionRule::Off),
+            ("/static/account/", raw::SessionRule::Required),
+            ("/api", raw::SessionRule::Optional),
         ])
         .unwrap();
         let required = Access::Session { is_strict: false, login: Some(Rc::default()) };
@@ -250,10 +250,10 @@ mod tests {
         let required = Access::Session { is_strict: false, login: Some(Rc::default()) };
         let list = || {
             vec![
-                rule("/a/", &[], raw::Session::Off),
-                rule("/a/", &["*.example.com"], raw::Session::Strict),
-                rule("/a/", &["admin.example.com", "[::1]"], raw::Session::Required),
-                rule("/", &["intra.example.org"], raw::Session::Required),
+                rule("/a/", &[], raw::SessionRule::Off),
+                rule("/a/", &["*.example.com"], raw::SessionRule::Strict),
+                rule("/a/", &["admin.example.com", "[::1]"], raw::SessionRule::Required),
+                rule("/", &["intra.example.org"], raw::SessionRule::Required),
             ]
         };
         let rows: &[(&str, &str, &Access)] = &[
@@ -277,8 +277,10 @@ mod tests {
                 assert_eq!(rules.access(host.as_bytes(), path.as_bytes()), **access, "{host} {path}");
             }
         }
-        let twice =
-            [rule("/a/", &["a.org", "b.org"], raw::Session::Off), rule("/A/", &["B.org"], raw::Session::Strict)];
+        let twice = [
+            rule("/a/", &["a.org", "b.org"], raw::SessionRule::Off),
+            rule("/A/", &["B.org"], raw::SessionRule::Strict),
+        ];
         assert_eq!(Rules::new(twice.into()).unwrap_err().key, "rules[1].path_prefix");
     }
 
@@ -287,7 +289,7 @@ mod tests {
         let rule = |prefix: &str, host: &str, redirect: Option<&str>| raw::Rule {
             path_prefix: prefix.to_owned(),
             hosts: (!host.is_empty()).then(|| vec![host.to_owned()]),
-            session: raw::Session::Required,
+            session: raw::SessionRule::Required,
             redirect: redirect.map(str::to_owned),
             ..raw::Rule::default()
         };
@@ -302,7 +304,7 @@ mod tests {
 
     #[test]
     fn two_spellings_of_one_prefix_are_refused() {
-        let error = rules(&[("/a/", raw::Session::Off), ("//A/", raw::Session::Required)]).unwrap_err();
+        let error = rules(&[("/a/", raw::SessionRule::Off), ("//A/", raw::SessionRule::Required)]).unwrap_err();
         assert_eq!(error.key, "rules[1].path_prefix");
     }
 
@@ -310,7 +312,7 @@ mod tests {
     fn a_path_with_several_readings_gets_what_all_of_them_demand() {
         let rule = |prefix: &str, max_age: Option<u64>, strict| raw::Rule {
             path_prefix: prefix.to_owned(),
-            session: raw::Session::Required,
+            session: raw::SessionRule::Required,
             max_age: max_age.map(|seconds| Millis(seconds * 1000)),
             strict,
             ..raw::Rule::default()
@@ -324,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_a_login_needs_a_rule_that_asks_for_one() {
-        for session in [raw::Session::Off, raw::Session::Optional, raw::Session::Strict] {
+        for session in [raw::SessionRule::Off, raw::SessionRule::Optional, raw::SessionRule::Strict] {
             let rule = || raw::Rule { path_prefix: "/a".to_owned(), session, ..raw::Rule::default() };
             let refused = |rule| Rules::new(vec![rule]).unwrap_err().key;
             assert_eq!(refused(raw::Rule { strict: true, ..rule() }), "rules[0].strict");
@@ -336,7 +338,7 @@ mod tests {
             let max_age = Some(Millis(millis));
             let rule = raw::Rule {
                 path_prefix: "/a".to_owned(),
-                session: raw::Session::Required,
+                session: raw::SessionRule::Required,
                 max_age,
                 ..raw::Rule::default()
             };
@@ -348,7 +350,7 @@ mod tests {
     fn a_login_page_must_not_need_a_login() {
         let rule = |prefix: &str, redirect: Option<&str>| raw::Rule {
             path_prefix: prefix.to_owned(),
-            session: raw::Session::Required,
+            session: raw::SessionRule::Required,
             redirect: redirect.map(str::to_owned),
             ..raw::Rule::default()
         };
@@ -371,8 +373,8 @@ mod tests {
             ..raw::Rule::default()
         };
         let rules = Rules::new(vec![
-            rule("admin.example.com", raw::Session::Required),
-            rule("x.example.com", raw::Session::Off),
+            rule("admin.example.com", raw::SessionRule::Required),
+            rule("x.example.com", raw::SessionRule::Off),
         ]);
         let rules = rules.unwrap();
         for authority in ["admin.example.com:80@x.example.com", "x.example.com@admin.example.com", "@x.example.com"] {

@@ -7,8 +7,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::duration::Millis;
 use super::{Cache, ConfigError, CreatePolicy, Gateway, Timeouts, Upstream, error, raw};
-use crate::secret::{InvalidSecret, Secret};
-use crate::set_cookie::{Attributes, InvalidCookie, SetCookie, is_token};
+use crate::secret::{Secret, SecretError};
+use crate::set_cookie::{Attributes, CookieError, SetCookie, is_http_token};
 use crate::upstream_api;
 use session::limits::{MAX_SUBJECT_KEY_BYTES, MAX_TIMEOUT};
 use session::principal::{InvalidRealm, Realm};
@@ -55,7 +55,7 @@ pub(super) fn secrets(
     let mut secrets = Vec::with_capacity(list.len());
     for (index, text) in list.iter().enumerate() {
         let secret = Secret::from_base64(text)
-            .map_err(|invalid: InvalidSecret| error(&*key, format!("secret {} {invalid}", index + 1)))?;
+            .map_err(|invalid: SecretError| error(&*key, format!("secret {} {invalid}", index + 1)))?;
         if secrets.contains(&secret) {
             return Err(error(key, format!("secret {} is there twice", index + 1)));
         }
@@ -78,7 +78,7 @@ pub(super) fn cookie(raw: raw::Cookie) -> Result<SetCookie, ConfigError> {
         partitioned: raw.partitioned,
         max_age,
     })
-    .map_err(|InvalidCookie { attribute, rule }| error(format!("cookie.{attribute}"), rule))
+    .map_err(|CookieError { attribute, rule }| error(format!("cookie.{attribute}"), rule))
 }
 
 pub(super) fn subject_key(key: String) -> Result<String, ConfigError> {
@@ -154,7 +154,7 @@ pub(super) fn bind(raw: Vec<String>) -> Result<Vec<Vec<String>>, ConfigError> {
     let path = |(index, attribute): (usize, String)| {
         let path: Vec<String> = attribute.split('.').map(str::to_owned).collect();
         let is_known = path.first().is_some_and(|root| ATTRIBUTE_ROOTS.contains(&root.as_str()));
-        if path.len() >= 2 && is_known && path.iter().all(|part| is_token(part)) {
+        if path.len() >= 2 && is_known && path.iter().all(|part| is_http_token(part)) {
             Ok(path)
         } else {
             Err(error(
@@ -172,7 +172,7 @@ pub(super) fn upstream(
     session_cookie: &str,
 ) -> Result<Upstream, ConfigError> {
     if let Some(name) = &raw.cookie {
-        if !is_token(name) {
+        if !is_http_token(name) {
             return Err(error("upstream.cookie", "must be a token of RFC 9110"));
         }
         if name == session_cookie {
@@ -214,7 +214,7 @@ fn expose(raw: BTreeMap<String, String>) -> Result<Vec<(String, String)>, Config
     for (key, header) in raw {
         let path = || format!("upstream.expose.{key}");
         let header = header.to_ascii_lowercase();
-        if !is_token(&header) {
+        if !is_http_token(&header) {
             return Err(error(path(), "must be a header name"));
         }
         let is_spelling = |other: &str| upstream_api::is_spelling_of(header.as_bytes(), other);

@@ -1,6 +1,6 @@
 //! Whether a token opens the session that was found under its id.
 
-use crate::found::Found;
+use crate::found::FoundSession;
 use crate::token::Token;
 use session::rotation::Standing;
 use session::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
@@ -16,7 +16,7 @@ pub(super) enum Admission {
 }
 
 /// Decides on a token for the session found under its id. `longest` is how long a grace may be.
-pub(super) fn admit(token: &Token, found: &Found, longest: Seconds, now: UnixSeconds) -> Admission {
+pub(super) fn admit(token: &Token, found: &FoundSession, longest: Seconds, now: UnixSeconds) -> Admission {
     if token.issued_at.plus(CLOCK_TOLERANCE) < found.created {
         return Admission::Foreign;
     }
@@ -26,13 +26,13 @@ pub(super) fn admit(token: &Token, found: &Found, longest: Seconds, now: UnixSec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::found::Data;
+    use crate::found::VisibleData;
     use session::id::SessionId;
     use session::version::Version;
 
     #[test]
     fn a_token_of_before_the_session_is_foreign_whatever_its_version() {
-        let found = Found {
+        let found = FoundSession {
             version: Version::new(9),
             min_version: Version::new(7),
             grace: None,
@@ -41,7 +41,7 @@ mod tests {
             subject: None,
             auth_time: None,
             upstream_cookie: None,
-            data: Data::Whole(b"{}".to_vec()),
+            data: VisibleData::Whole(b"{}".to_vec()),
             exposed: Vec::new(),
         };
         let admission = |issued_at| {

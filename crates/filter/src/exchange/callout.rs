@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::config::Config;
 use crate::edit::{Headers, number, text, values};
-use crate::found::Found;
+use crate::found::FoundSession;
 use session::gateway_api as api;
 use session::id::SessionId;
 use session::merge_patch::Object;
@@ -159,9 +159,9 @@ pub enum Answer<'a> {
 
 /// What an answer means. Only an answer with the gateway's marker and the id that was asked for says anything about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum CallOutcome {
     /// The session, as it is now.
-    Found(Found),
+    Found(FoundSession),
     /// Ended, as asked.
     Destroyed,
     /// There is no such session.
@@ -180,7 +180,7 @@ pub(super) enum Outcome {
     Unavailable,
 }
 
-impl Outcome {
+impl CallOutcome {
     pub(super) fn of(config: &Config, asked: SessionId, answer: Answer<'_>) -> Self {
         let Answer::Received { headers, body } = answer else {
             return Self::Unavailable;
@@ -189,7 +189,7 @@ impl Outcome {
             return Self::Unavailable;
         }
         match text(headers, ":status") {
-            Some("200" | "201") => Found::read(config, headers, body).map_or(Self::Unavailable, Self::Found),
+            Some("200" | "201") => FoundSession::read(config, headers, body).map_or(Self::Unavailable, Self::Found),
             Some("204") => Self::Destroyed,
             Some("404") => Self::Missing,
             Some("409") => Self::Taken(number(headers, api::CREATED)),

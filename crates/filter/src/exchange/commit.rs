@@ -1,9 +1,9 @@
 //! From the upstream to the client: what the response asked for is committed before it goes out.
 
 use super::admission::{Admission, admit};
-use super::callout::{Callout, Outcome};
+use super::callout::{CallOutcome, Callout};
 use super::current::{CookieChange, CurrentSession, Origin};
-use super::response::Held;
+use super::response::HeldResponse;
 use super::write_failure::WriteFailure;
 use super::{Exchange, LookUp, Phase, Step};
 use crate::cache::{SlotWrite, Slots, is_replaced};
@@ -45,12 +45,12 @@ impl Exchange {
     pub(super) fn created(
         &mut self,
         mut session: CurrentSession,
-        held: Option<Held>,
-        outcome: Outcome,
+        held: Option<HeldResponse>,
+        outcome: CallOutcome,
         slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
-        session.origin = if let Outcome::Found(found) = outcome {
+        session.origin = if let CallOutcome::Found(found) = outcome {
             self.keep(session.id, now, Some(&found));
             self.effects.counts.add(Counter::WriteCreated);
             self.uses(Token { id: session.id, version: found.version, issued_at: now }, now);
@@ -63,7 +63,7 @@ impl Exchange {
             self.respond(session, held, slots, now)
         } else {
             self.phase = Phase::Upstream(session);
-            Step::Wait
+            Step::Hold
         }
     }
 
@@ -71,7 +71,7 @@ impl Exchange {
     pub(super) fn respond(
         &mut self,
         session: CurrentSession,
-        mut held: Held,
+        mut held: HeldResponse,
         slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
@@ -112,7 +112,13 @@ impl Exchange {
 
     /// Ends the session, and before it the others that the client has a token of: whoever logs out means the browser, and
     /// without this one's cookie the next request would come with that of another.
-    fn destroy(&mut self, mut session: CurrentSession, mut held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
+    fn destroy(
+        &mut self,
+        mut session: CurrentSession,
+        mut held: HeldResponse,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
         let rival = session.rivals.pop();
         if session.clears_rivals() {
             held.clear(self.config.cookie.variants());
@@ -145,20 +151,20 @@ impl Exchange {
     pub(super) fn rival_destroyed(
         &mut self,
         session: CurrentSession,
-        held: Held,
+        held: HeldResponse,
         id: SessionId,
-        outcome: &Outcome,
+        outcome: &CallOutcome,
         slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
         match outcome {
-            Outcome::Destroyed | Outcome::Missing => {
+            CallOutcome::Destroyed | CallOutcome::Missing => {
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(id, now, None);
                 self.destroy(session, held, slots, now)
             }
             // A login or rotation has ended the token already.
-            Outcome::Rotated => self.destroy(session, held, slots, now),
+            CallOutcome::Rotated => self.destroy(session, held, slots, now),
             _ => {
                 self.effects.counts.add(Counter::WriteUnavailable);
                 self.write_failed(&session, held, WriteFailure::Unavailable, slots, now)
@@ -172,13 +178,13 @@ impl Exchange {
         &mut self,
         session: &CurrentSession,
         verified: Verified,
-        held: Held,
-        outcome: Outcome,
+        held: HeldResponse,
+        outcome: CallOutcome,
         (asked, now): (UnixSeconds, UnixSeconds),
     ) -> Step {
         let token = verified.token;
         let cookie = match outcome {
-            Outcome::Found(found) => {
+            CallOutcome::Found(found) => {
                 self.keep(token.id, asked, Some(&found));
                 let admission = admit(&token, &found, self.config.timeouts.rotation_grace, now);
                 let is_good = admission == Admission::Own(Standing::Good);
@@ -209,7 +215,13 @@ impl Exchange {
         true
     }
 
-    pub(super) fn write(&mut self, session: CurrentSession, held: Held, slots: &impl Slots, now: UnixSeconds) -> Step {
+    pub(super) fn write(
+        &mut self,
+        session: CurrentSession,
+        held: HeldResponse,
+        slots: &impl Slots,
+        now: UnixSeconds,
+    ) -> Step {
         let instructions = &held.instructions;
         let upstream_cookie = instructions.upstream_cookie.as_deref();
         let rotation = instructions.rotation();
@@ -259,14 +271,14 @@ impl Exchange {
     pub(super) fn committed(
         &mut self,
         session: &CurrentSession,
-        held: Held,
+        held: HeldResponse,
         commit: Commit,
-        outcome: Outcome,
+        outcome: CallOutcome,
         slots: &impl Slots,
         now: UnixSeconds,
     ) -> Step {
         let failure = match (commit, outcome) {
-            (Commit::Create(id), Outcome::Found(found)) => {
+            (Commit::Create(id), CallOutcome::Found(found)) => {
                 self.effects.counts.add(Counter::WriteCreated);
                 self.keep(id, now, Some(&found));
                 self.remember_replaced(session, now);
@@ -274,7 +286,7 @@ impl Exchange {
                 let cookie = self.issue(session, id, found.version, now);
                 return Step::Deliver(held.into_edits(Some(cookie), None));
             }
-            (Commit::Change { id, seen }, Outcome::Found(found)) => {
+            (Commit::Change { id, seen }, CallOutcome::Found(found)) => {
                 self.effects.counts.add(Counter::WriteChanged);
                 self.keep(id, now, Some(&found));
                 // A token that only a grace spares does not become a good one by a write.
@@ -286,12 +298,12 @@ impl Exchange {
                 return Step::Deliver(held.into_edits(cookie, None));
             }
             // The client has logged in since it asked for this logout, and keeps that login.
-            (Commit::Destroy, Outcome::Rotated) => {
+            (Commit::Destroy, CallOutcome::Rotated) => {
                 self.effects.counts.add(Counter::WriteRotated);
                 return Step::Deliver(held.into_edits(None, None));
             }
             // It had ended before, and the client may have begun anew.
-            (Commit::Destroy, Outcome::Missing) => {
+            (Commit::Destroy, CallOutcome::Missing) => {
                 self.in_use = None;
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(session.id, now, None);
@@ -300,19 +312,19 @@ impl Exchange {
                 return Step::Deliver(held.into_edits(cookie, None));
             }
             // Parallel requests renew side by side, and the first has ended the tokens of the others. Nothing is lost.
-            (Commit::Change { .. }, Outcome::Rotated) if held.instructions.is_mere_renewal() => {
+            (Commit::Change { .. }, CallOutcome::Rotated) if held.instructions.is_mere_renewal() => {
                 self.effects.counts.add(Counter::WriteRotated);
                 return Step::Deliver(held.into_edits(None, None));
             }
-            (_, Outcome::Rotated) => {
+            (_, CallOutcome::Rotated) => {
                 self.effects.counts.add(Counter::WriteRotated);
                 WriteFailure::Ended
             }
-            (_, Outcome::TooMany) => {
+            (_, CallOutcome::TooMany) => {
                 self.effects.counts.add(Counter::WriteTooMany);
                 WriteFailure::TooMany
             }
-            (Commit::Destroy, Outcome::Destroyed) => {
+            (Commit::Destroy, CallOutcome::Destroyed) => {
                 self.in_use = None;
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(session.id, now, None);
@@ -323,7 +335,7 @@ impl Exchange {
                 };
                 return Step::Deliver(held.into_edits(cookie, None));
             }
-            (_, Outcome::Missing) => {
+            (_, CallOutcome::Missing) => {
                 self.effects.counts.add(Counter::WriteEnded);
                 self.keep(session.id, now, None);
                 // The upstream has only named a session that nobody will come back to.
@@ -332,15 +344,15 @@ impl Exchange {
                 }
                 WriteFailure::Ended
             }
-            (Commit::Create(_), Outcome::Taken(created)) => {
+            (Commit::Create(_), CallOutcome::Taken(created)) => {
                 self.effects.counts.add(Counter::WriteRefused);
                 return self.refused(session, held, created, slots, now);
             }
-            (_, Outcome::Invalid) => {
+            (_, CallOutcome::Invalid) => {
                 self.effects.counts.add(Counter::WriteInvalid);
                 WriteFailure::Invalid
             }
-            (_, Outcome::TooLarge) => {
+            (_, CallOutcome::TooLarge) => {
                 self.effects.counts.add(Counter::WriteTooLarge);
                 WriteFailure::TooLarge
             }
@@ -359,7 +371,7 @@ impl Exchange {
     fn refused(
         &mut self,
         session: &CurrentSession,
-        held: Held,
+        held: HeldResponse,
         created: Option<UnixSeconds>,
         slots: &impl Slots,
         now: UnixSeconds,
@@ -384,7 +396,7 @@ impl Exchange {
     fn write_failed(
         &mut self,
         session: &CurrentSession,
-        held: Held,
+        held: HeldResponse,
         failure: WriteFailure,
         slots: &impl Slots,
         now: UnixSeconds,

@@ -2,9 +2,9 @@
 //! events. Envoy's `stream_idle_timeout` ends those on which nothing happens.
 
 use super::admission::{Admission, admit};
-use super::callout::{Answer, Outcome};
+use super::callout::{Answer, CallOutcome};
 use super::{Exchange, LookUp};
-use crate::found::Found;
+use crate::found::FoundSession;
 use crate::token::Token;
 use session::rotation::Standing;
 use session::time::{Seconds, UnixSeconds};
@@ -38,19 +38,19 @@ impl Exchange {
     /// Without an answer the touch stays due.
     pub fn touched(&mut self, answer: Answer<'_>, asked: UnixSeconds, now: UnixSeconds) {
         let Some(InUse { token, .. }) = self.in_use else { return };
-        match Outcome::of(&self.config, token.id, answer) {
-            Outcome::Found(found) => {
+        match CallOutcome::of(&self.config, token.id, answer) {
+            CallOutcome::Found(found) => {
                 let admission = admit(&token, &found, self.config.timeouts.rotation_grace, now);
                 let is_good = admission == Admission::Own(Standing::Good);
                 self.in_use = is_good.then_some(InUse { token, touched: asked });
             }
-            Outcome::Missing => self.in_use = None,
+            CallOutcome::Missing => self.in_use = None,
             _ => {}
         }
     }
 
     /// The stream uses this session, as it was found at `asked`: its last use is what its end tells.
-    pub(super) fn uses_found(&mut self, token: Token, found: &Found, asked: UnixSeconds) {
+    pub(super) fn uses_found(&mut self, token: Token, found: &FoundSession, asked: UnixSeconds) {
         let extended = UnixSeconds::new(found.expires.get().saturating_sub(self.config.timeouts.idle.get()));
         self.uses(token, asked.min(extended));
     }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::config::Login;
 use crate::edit::{GrpcStatus, Headers, LocalReply, text, values};
-use crate::found::Found;
+use crate::found::FoundSession;
 use session::time::{Seconds, UnixSeconds};
 
 /// A longer path is not worth coming back to.
@@ -30,7 +30,7 @@ impl Demand {
 
     /// The answer if the session that was found does not have this login: 401, or the way to the login page for a
     /// browser that is just navigating.
-    pub(super) fn unmet(self, found: Option<&Found>) -> Option<LocalReply> {
+    pub(super) fn unmet(self, found: Option<&FoundSession>) -> Option<LocalReply> {
         match found.filter(|found| found.subject.is_some()) {
             None => Some(self.reply(None)),
             Some(found) => {

@@ -3,17 +3,17 @@
 use core::mem;
 
 use super::admission::{Admission, admit};
-use super::callout::{Callout, Outcome};
+use super::callout::{CallOutcome, Callout};
 use super::current::{CurrentSession, Origin, SentCookie};
 use super::request::{Incoming, Outgoing, forward};
 use super::write_failure::WriteFailure;
 use super::{Exchange, Identity, LookUp, Phase, Step};
-use crate::cache::{self, Entry, SlotWrite, Slots};
+use crate::cache::{self, CacheEntry, SlotWrite, Slots};
 use crate::config::{CreatePolicy, OnStoreFailure};
 use crate::counter::Counter;
-use crate::found::Found;
+use crate::found::FoundSession;
 use crate::token::Verified;
-use crate::upstream_api::State;
+use crate::upstream_api::SessionState;
 use session::id::SessionId;
 use session::merge_patch::Object;
 use session::rotation::{Rotation, Standing};
@@ -21,23 +21,23 @@ use session::time::UnixSeconds;
 use session::version::Version;
 
 /// What the cache has for a token.
-enum Copy {
+enum Cached {
     /// Good as it is; `is_due` when the store should hear that the session is in use.
     Fresh {
-        found: Found,
+        found: FoundSession,
         fetched: UnixSeconds,
         is_due: bool,
     },
     /// Good only if the store does not answer.
-    Stale(Found),
-    None,
+    Stale(FoundSession),
+    Nothing,
 }
 
 impl Exchange {
     /// An anonymous session: the client has a token, the store has nothing.
     pub(super) fn go_on(&mut self, incoming: Incoming, verified: Verified) -> Step {
         let session = CurrentSession::new(&self.config, &incoming, verified.token.id, Origin::Anonymous(verified));
-        self.forward(incoming, session, State::Active, Version::UNSTORED, None)
+        self.forward(incoming, session, SessionState::Active, Version::UNSTORED, None)
     }
 
     /// A stored session: from the cache if it may be, otherwise from the gateway.
@@ -49,9 +49,9 @@ impl Exchange {
         now: UnixSeconds,
     ) -> Step {
         let token = verified.token;
-        let copy = if incoming.is_strict { Copy::None } else { self.copy(&verified, slots, now) };
-        let stale = match copy {
-            Copy::Fresh { found, fetched, is_due } => {
+        let cached = if incoming.is_strict { Cached::Nothing } else { self.cached(&verified, slots, now) };
+        let stale = match cached {
+            Cached::Fresh { found, fetched, is_due } => {
                 self.effects.counts.add(Counter::CacheHit);
                 let step = self.admit(incoming, verified, found, slots, (fetched, now));
                 if is_due && matches!(step, Step::Forward { .. }) {
@@ -59,8 +59,8 @@ impl Exchange {
                 }
                 return step;
             }
-            Copy::Stale(found) => Some(found),
-            Copy::None => None,
+            Cached::Stale(found) => Some(found),
+            Cached::Nothing => None,
         };
         self.effects.counts.add(Counter::CacheMiss);
         let look_up = LookUp { id: token.id, seen: token.version };
@@ -70,40 +70,40 @@ impl Exchange {
         Step::LookUp { look_up, is_shareable }
     }
 
-    fn copy(&self, verified: &Verified, slots: &impl Slots, now: UnixSeconds) -> Copy {
+    fn cached(&self, verified: &Verified, slots: &impl Slots, now: UnixSeconds) -> Cached {
         let config = &self.config.cache;
         let token = &verified.token;
         if config.ttl.get() == 0 {
-            return Copy::None;
+            return Cached::Nothing;
         }
         let entry =
-            slots.read(cache::slot(token.id, config.slots)).and_then(|bytes| Entry::decode(&bytes, config.layout));
-        let Some(Entry { id, fetched, state: cache::State::Found(found) }) = entry else {
-            return Copy::None;
+            slots.read(cache::slot(token.id, config.slots)).and_then(|bytes| CacheEntry::decode(&bytes, config.layout));
+        let Some(CacheEntry { id, fetched, state: cache::CopyState::Found(found) }) = entry else {
+            return Cached::Nothing;
         };
         // Not the session, not what this client has seen of it already, or over.
         if id != token.id || found.version < token.version || now >= found.expires {
-            return Copy::None;
+            return Cached::Nothing;
         }
         // From before the token, which may be of a session that was stored anew under a derived id; or from the future,
         // because the clock was set back.
         if fetched < token.issued_at || fetched > now {
-            return Copy::None;
+            return Cached::Nothing;
         }
         let age = now.since(fetched);
         if age < config.ttl {
-            Copy::Fresh { found, fetched, is_due: age >= self.config.timeouts.touch_after }
+            Cached::Fresh { found, fetched, is_due: age >= self.config.timeouts.touch_after }
         } else if now < fetched.plus(config.ttl).plus(config.stale_if_error) {
-            Copy::Stale(found)
+            Cached::Stale(found)
         } else {
-            Copy::None
+            Cached::Nothing
         }
     }
 
     /// The token opens nothing any more: the next best.
     fn pass_over(&mut self, mut incoming: Incoming, ended: Verified, slots: &impl Slots, now: UnixSeconds) -> Step {
         incoming.ended = incoming.ended.or(Some(ended.token.id));
-        while let Some(verified) = incoming.next_token() {
+        while let Some(verified) = incoming.take_token() {
             let token = verified.token;
             if token.version == Version::UNSTORED {
                 return self.go_on(incoming, verified);
@@ -113,11 +113,11 @@ impl Exchange {
                 return self.find(incoming, verified, slots, now);
             }
         }
-        self.start(incoming, State::Expired)
+        self.start(incoming, SessionState::Expired)
     }
 
     /// A session that begins with this request.
-    pub(super) fn start(&mut self, incoming: Incoming, state: State) -> Step {
+    pub(super) fn start(&mut self, incoming: Incoming, state: SessionState) -> Step {
         let id = incoming.fresh_id;
         // An image or a style sheet needs no session of its own, and its cookie could overwrite that of a login.
         let stores = self.config.create == CreatePolicy::Eager && !incoming.is_subresource;
@@ -134,7 +134,7 @@ impl Exchange {
     }
 
     /// A session that begins with this request, for a client that may have a better token than it sent.
-    pub(super) fn go_late(&mut self, incoming: Incoming, state: State) -> Step {
+    pub(super) fn go_late(&mut self, incoming: Incoming, state: SessionState) -> Step {
         let session = CurrentSession::new(&self.config, &incoming, incoming.fresh_id, Origin::Late).with_stand_in();
         self.forward(incoming, session, state, Version::UNSTORED, None)
     }
@@ -143,13 +143,13 @@ impl Exchange {
         &mut self,
         incoming: Incoming,
         verified: Verified,
-        stale: Option<Found>,
-        outcome: Outcome,
+        stale: Option<FoundSession>,
+        outcome: CallOutcome,
         slots: &impl Slots,
         (asked, now): (UnixSeconds, UnixSeconds),
     ) -> Step {
         match outcome {
-            Outcome::Found(found) if found.version < verified.token.version => {
+            CallOutcome::Found(found) if found.version < verified.token.version => {
                 self.effects.counts.add(Counter::LookupOlder);
                 // A write was lost that this client has seen. Who is logged in may be part of it.
                 if incoming.login.is_some() || incoming.is_strict {
@@ -157,12 +157,12 @@ impl Exchange {
                 }
                 self.admit(incoming, verified, found, slots, (asked, now))
             }
-            Outcome::Found(found) => {
+            CallOutcome::Found(found) => {
                 self.effects.counts.add(Counter::LookupFound);
                 self.keep(verified.token.id, asked, Some(&found));
                 self.admit(incoming, verified, found, slots, (asked, now))
             }
-            Outcome::Missing => {
+            CallOutcome::Missing => {
                 self.effects.counts.add(Counter::LookupMissing);
                 self.pass_over(incoming, verified, slots, now)
             }
@@ -180,7 +180,7 @@ impl Exchange {
     }
 
     /// Puts a session into the cache; `None` marks its end.
-    pub(super) fn keep(&mut self, id: SessionId, fetched: UnixSeconds, found: Option<&Found>) {
+    pub(super) fn keep(&mut self, id: SessionId, fetched: UnixSeconds, found: Option<&FoundSession>) {
         let config = &self.config.cache;
         if config.ttl.get() > 0 {
             self.effects.cache = Some(SlotWrite::new(id, fetched, found, config));
@@ -192,7 +192,7 @@ impl Exchange {
         &mut self,
         incoming: Incoming,
         verified: Verified,
-        found: Found,
+        found: FoundSession,
         slots: &impl Slots,
         (asked, now): (UnixSeconds, UnixSeconds),
     ) -> Step {
@@ -205,7 +205,7 @@ impl Exchange {
                     sent.clone_from(cookie);
                 }
                 self.uses_found(token, &found, asked);
-                self.forward(incoming, session, State::Active, found.version, Some(found))
+                self.forward(incoming, session, SessionState::Active, found.version, Some(found))
             }
             Admission::Own(Standing::Ended) => {
                 self.effects.counts.add(Counter::TokenRotated);
@@ -217,7 +217,7 @@ impl Exchange {
             }
             Admission::Own(Standing::Late) => {
                 self.effects.counts.add(Counter::TokenRotated);
-                self.go_late(incoming, State::Expired)
+                self.go_late(incoming, SessionState::Expired)
             }
         }
     }
@@ -233,7 +233,7 @@ impl Exchange {
         // The session may have ended, and an adopting upstream would not know.
         let session = CurrentSession::new(&self.config, &incoming, token.id, origin).with_stand_in();
         self.uses(token, incoming.began);
-        self.forward(incoming, session, State::Unavailable, token.version, None)
+        self.forward(incoming, session, SessionState::Unavailable, token.version, None)
     }
 
     fn deny(&mut self) -> Step {
@@ -246,9 +246,9 @@ impl Exchange {
         &mut self,
         mut incoming: Incoming,
         session: CurrentSession,
-        state: State,
+        state: SessionState,
         version: Version,
-        found: Option<Found>,
+        found: Option<FoundSession>,
     ) -> Step {
         if let Some(reply) = incoming.login.take().and_then(|demand| demand.unmet(found.as_ref())) {
             self.effects.request = incoming.without_token();
@@ -257,10 +257,10 @@ impl Exchange {
             return Step::Reply(reply);
         }
         self.effects.counts.add(match state {
-            State::New => Counter::RequestNew,
-            State::Active => Counter::RequestActive,
-            State::Expired => Counter::RequestExpired,
-            State::Unavailable => Counter::RequestUnavailable,
+            SessionState::New => Counter::RequestNew,
+            SessionState::Active => Counter::RequestActive,
+            SessionState::Expired => Counter::RequestExpired,
+            SessionState::Unavailable => Counter::RequestUnavailable,
         });
         self.effects.identity = Some(Identity { id: session.id, state });
         let outgoing = Outgoing { id: session.id, state, version, found, upstream_cookie: session.sent_cookie.value() };

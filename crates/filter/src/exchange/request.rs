@@ -11,9 +11,9 @@ use crate::cookie;
 use crate::counter::{Counter, Counts};
 use crate::edit::{Edit, Headers, replace_all, text, values};
 use crate::exposed;
-use crate::found::{Data, Found};
-use crate::token::{Rejected, Token, Verified};
-use crate::upstream_api::{self, State};
+use crate::found::{FoundSession, VisibleData};
+use crate::token::{Token, TokenError, Verified};
+use crate::upstream_api::{self, SessionState};
 use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
@@ -58,7 +58,8 @@ impl Incoming {
         let headers = request.headers;
         let upstream_cookie = config.upstream.cookie.as_deref();
         let lines = values(headers, "cookie");
-        let cookies = cookie::take(lines.clone(), config.cookie.name().as_bytes(), upstream_cookie.map(str::as_bytes));
+        let cookies =
+            cookie::extract(lines.clone(), config.cookie.name().as_bytes(), upstream_cookie.map(str::as_bytes));
         let (is_off, is_strict, login) = match access {
             Access::Off => (true, false, None),
             Access::Session { is_strict, login } => (false, *is_strict, login.as_ref()),
@@ -152,9 +153,9 @@ fn verify(
                 }
             }
             Err(rejected) => counts.add(match rejected {
-                Rejected::Malformed => Counter::TokenMalformed,
-                Rejected::UnknownKey => Counter::TokenUnknownKey,
-                Rejected::BadMac => Counter::TokenBadMac,
+                TokenError::Malformed => Counter::TokenMalformed,
+                TokenError::UnknownKey => Counter::TokenUnknownKey,
+                TokenError::BadMac => Counter::TokenBadMac,
             }),
         }
     }
@@ -182,7 +183,7 @@ impl Incoming {
     }
 
     /// Takes the best token that is left.
-    pub(super) fn next_token(&mut self) -> Option<Verified> {
+    pub(super) fn take_token(&mut self) -> Option<Verified> {
         self.best.take().or_else(|| self.rivals.pop())
     }
 }
@@ -190,10 +191,10 @@ impl Incoming {
 /// The session as the upstream sees it.
 pub(super) struct Outgoing<'a> {
     pub(super) id: SessionId,
-    pub(super) state: State,
+    pub(super) state: SessionState,
     pub(super) version: Version,
     /// The session as it was found; `None` if it is new, or if nothing is known.
-    pub(super) found: Option<Found>,
+    pub(super) found: Option<FoundSession>,
     /// The value of the upstream's own cookie, where one is configured.
     pub(super) upstream_cookie: &'a str,
 }
@@ -214,10 +215,10 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
     edits.push(Edit::set(upstream_api::STATE, outgoing.state.as_str()));
     edits.push(Edit::set(upstream_api::VERSION, outgoing.version.to_string()));
     match outgoing.found {
-        Some(Found { data, subject, auth_time, exposed, .. }) => {
+        Some(FoundSession { data, subject, auth_time, exposed, .. }) => {
             edits.push(match data {
-                Data::Whole(data) => Edit::set(upstream_api::DATA, data),
-                Data::Omitted(bytes) => Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()),
+                VisibleData::Whole(data) => Edit::set(upstream_api::DATA, data),
+                VisibleData::Omitted(bytes) => Edit::set(upstream_api::DATA_OMITTED, bytes.to_string()),
             });
             if let Some(subject) = subject {
                 edits.push(Edit::set(upstream_api::SUBJECT, subject));
@@ -227,7 +228,7 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
             }
             edits.extend(exposed::edits(config, exposed));
         }
-        None if outgoing.state == State::Unavailable => {}
+        None if outgoing.state == SessionState::Unavailable => {}
         None => edits.push(Edit::set(upstream_api::DATA, b"{}")),
     }
     edits

@@ -72,7 +72,7 @@ impl Instructions {
 
 /// A response while it waits for the session.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held {
+pub(super) struct HeldResponse {
     pub(super) instructions: Instructions,
     /// What has to go, whatever becomes of the instructions.
     cleanup: Vec<Edit>,
@@ -84,7 +84,7 @@ pub(super) struct Held {
     readable: Vec<(Cow<'static, str>, Vec<u8>)>,
 }
 
-impl Held {
+impl HeldResponse {
     /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie; `None` if what it does to that
     /// says nothing about the session.
     pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: Option<&str>, now: UnixSeconds) -> Self {

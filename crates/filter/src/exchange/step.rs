@@ -1,11 +1,11 @@
 //! What comes out of an exchange: the step to take with the stream, and what else there is to do.
 
-use super::callout::{Answer, Callout, Outcome};
+use super::callout::{Answer, CallOutcome, Callout};
 use crate::cache::SlotWrite;
 use crate::config::Config;
 use crate::counter::Counts;
 use crate::edit::{Edit, LocalReply};
-use crate::upstream_api::State;
+use crate::upstream_api::SessionState;
 use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
@@ -14,7 +14,7 @@ use session::version::Version;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing: what is held stays held, what is running goes on.
-    Wait,
+    Hold,
     /// Hold the request until this session was looked up.
     LookUp {
         /// What to ask for.
@@ -62,9 +62,9 @@ impl LookUp {
     /// What an answer to it puts into the cache, when no exchange waits for it. `asked` is when it was sent.
     #[must_use]
     pub fn refresh(&self, config: &Config, answer: Answer<'_>, asked: UnixSeconds) -> Option<SlotWrite> {
-        let found = match Outcome::of(config, self.id, answer) {
-            Outcome::Found(found) => Some(found),
-            Outcome::Missing => None,
+        let found = match CallOutcome::of(config, self.id, answer) {
+            CallOutcome::Found(found) => Some(found),
+            CallOutcome::Missing => None,
             _ => return None,
         };
         Some(SlotWrite::new(self.id, asked, found.as_ref(), &config.cache))
@@ -96,5 +96,5 @@ pub struct Identity {
     /// The session's id, as the upstream sees it.
     pub id: SessionId,
     /// The session's state, as the upstream sees it.
-    pub state: State,
+    pub state: SessionState,
 }

@@ -91,7 +91,7 @@ impl CachedVisit {
         let Step::Forward { edits, callout: None } = exchange.request(&request, &self.slots) else {
             panic!("a cached session needs no callout");
         };
-        exchange.effects();
+        exchange.take_effects();
         let step =
             exchange.response(&self.response, &self.slots, || panic!("the time does not matter to this response"));
         (edits, step)

@@ -159,7 +159,7 @@ impl World {
                     apply(&mut request, edits);
                     visit.upstream = Some(request.clone());
                     let in_the_meantime = callout.map(|callout| self.answer(exchange, &callout));
-                    assert!(matches!(in_the_meantime, None | Some(Step::Wait)));
+                    assert!(matches!(in_the_meantime, None | Some(Step::Hold)));
                     exchange.response(&response, &self.slots, || self.now())
                 }
                 Step::Deliver(edits) => {
@@ -173,7 +173,7 @@ impl World {
                     visit.reply = Some(reply);
                     break;
                 }
-                Step::Wait => panic!("nothing is under way to wait for"),
+                Step::Hold => panic!("nothing is under way to wait for"),
             };
         }
         self.take_effects(exchange, &mut visit);
@@ -193,7 +193,7 @@ impl World {
     }
 
     fn take_effects(&mut self, exchange: &mut Exchange, visit: &mut Visit) {
-        let effects = exchange.effects();
+        let effects = exchange.take_effects();
         visit.counts.extend(effects.counts.iter());
         for write in effects.cache.iter().chain(&effects.replaced) {
             self.slots.keep(write);

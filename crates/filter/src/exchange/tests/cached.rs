@@ -83,7 +83,7 @@ fn an_answer_of_before_a_logout_does_not_bring_the_copy_back() {
     let Step::LookUp { look_up, .. } = world.request(&mut slow, &request) else { panic!("looked up") };
     let callout = look_up.callout(&world.config);
     world.answer(&mut slow, &callout);
-    let late = slow.effects().cache.expect("kept");
+    let late = slow.take_effects().cache.expect("kept");
 
     world.visit(&cookie, &[("x-session-control", "destroy")]);
     let mark = &world.slots.0[&late.slot];

@@ -46,7 +46,7 @@ fn eager_holds_the_response_until_the_session_is_stored() {
     let Step::Forward { callout: Some(create), .. } = world.request(&mut exchange, &[]) else {
         panic!("forwarded, with a callout");
     };
-    assert_eq!(exchange.response(&Vec::new(), &world.slots, || world.now()), Step::Wait);
+    assert_eq!(exchange.response(&Vec::new(), &world.slots, || world.now()), Step::Hold);
     let Step::Deliver(edits) = world.answer(&mut exchange, &create) else { panic!("delivered") };
     assert!(edits.iter().any(|edit| matches!(edit, Edit::Add("set-cookie", _))));
 }

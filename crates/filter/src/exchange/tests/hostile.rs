@@ -124,7 +124,7 @@ fn a_late_answer_is_ignored() {
     let mut world = World::new(json!({}));
     let mut exchange = Exchange::new(world.config.clone());
     world.run(&mut exchange, Vec::new(), &[]);
-    assert_eq!(exchange.answer(Answer::NotSent, &world.slots, world.now()), Step::Wait);
+    assert_eq!(exchange.answer(Answer::NotSent, &world.slots, world.now()), Step::Hold);
 }
 
 /// Any header list: names that mean something to us, and values of any bytes.
@@ -239,7 +239,7 @@ proptest! {
                     _ => (None, false),
                 };
                 let is_forward = matches!(step, Step::Forward { .. });
-                let is_last = matches!(step, Step::Deliver(_) | Step::Reply(_) | Step::Wait);
+                let is_last = matches!(step, Step::Deliver(_) | Step::Reply(_) | Step::Hold);
                 steps.push(step);
                 if is_last {
                     return steps;
@@ -254,7 +254,7 @@ proptest! {
                         let answer = Answer::Received { headers: &borrowed(&nobody), body: b"" };
                         exchange.answer(answer, &world.slots, world.now())
                     }
-                    (None, _) => Step::Wait,
+                    (None, _) => Step::Hold,
                 };
                 if is_forward {
                     step = exchange.response(&headers(&response), &world.slots, || world.now());
@@ -291,7 +291,7 @@ proptest! {
                     let answer = Answer::Received { headers: &borrowed(&headers), body: b"{}" };
                     exchange.touched(answer, world.now(), world.now());
                     prop_assert!(exchange.in_use().is_some() || exchange.due_touch(world.now()).is_none());
-                    Step::Wait
+                    Step::Hold
                 }
             };
             let edits = match step {
@@ -310,7 +310,7 @@ proptest! {
                 Step::Reply(reply) => {
                     reply.headers.into_iter().map(|(name, value)| Edit::Set(name, value)).collect()
                 }
-                Step::Call(_) | Step::LookUp { .. } | Step::Wait => Vec::new(),
+                Step::Call(_) | Step::LookUp { .. } | Step::Hold => Vec::new(),
             };
             for edit in edits {
                 if let Edit::Set(_, value) | Edit::Add(_, value) = &edit {

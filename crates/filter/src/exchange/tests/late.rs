@@ -28,7 +28,7 @@ impl UnderWay {
                 }
                 Step::Forward { callout, .. } => {
                     if let Some(callout) = callout {
-                        assert_eq!(world.answer(&mut exchange, &callout), Step::Wait);
+                        assert_eq!(world.answer(&mut exchange, &callout), Step::Hold);
                     }
                     world.carry_out(&mut exchange);
                     return Self(exchange);
