@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
-use session::subject::{Beyond, SessionLimit, Subject};
+use session::subject::{LimitPolicy, SessionLimit, Subject};
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::store::Keyspace;
@@ -169,11 +169,11 @@ impl Flags {
     /// How many sessions a subject may have, if that is limited.
     #[must_use]
     pub fn session_limit(&self) -> Option<SessionLimit> {
-        let beyond = match self.on_max_sessions {
-            OnMaxSessions::EndOldest => Beyond::EndOldest,
-            OnMaxSessions::Refuse => Beyond::Refuse,
+        let policy = match self.on_max_sessions {
+            OnMaxSessions::EndOldest => LimitPolicy::EndOldest,
+            OnMaxSessions::Refuse => LimitPolicy::Refuse,
         };
-        NonZeroUsize::new(self.max_sessions_per_subject.into()).map(|most| SessionLimit { most, beyond })
+        NonZeroUsize::new(self.max_sessions_per_subject.into()).map(|max| SessionLimit { max, policy })
     }
 }
 

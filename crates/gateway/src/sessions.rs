@@ -223,7 +223,7 @@ impl<S: Store> Sessions<S> {
         Ok(())
     }
 
-    /// The sessions of the subject, the one that was bound to it first in front.
+    /// The sessions of the subject, the one that was enlisted first in front.
     pub async fn of_subject(&self, principal: &Principal) -> Result<Vec<ListedSession>, SessionError> {
         let now = now();
         let (listed, stale) = self.in_time(self.subjects.list(principal)).await?;

@@ -1,4 +1,4 @@
-//! The epoch of a subject: what a session is bound to when somebody logs in.
+//! The epoch of a subject: what ties a session to the record of its subject.
 
 /// Names one reign of a subject's record, from its creation or a revocation to the next.
 ///

@@ -77,33 +77,33 @@ impl fmt::Debug for SessionId {
 
 /// The text is not 32 lowercase hex digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidSessionId;
+pub struct SessionIdError;
 
-impl fmt::Display for InvalidSessionId {
+impl fmt::Display for SessionIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a session id is 32 lowercase hex digits")
     }
 }
 
-impl core::error::Error for InvalidSessionId {}
+impl core::error::Error for SessionIdError {}
 
 impl FromStr for SessionId {
-    type Err = InvalidSessionId;
+    type Err = SessionIdError;
 
     /// Reads exactly 32 lowercase hex digits, so that every id has one spelling.
-    fn from_str(text: &str) -> Result<Self, InvalidSessionId> {
+    fn from_str(text: &str) -> Result<Self, SessionIdError> {
         let nibble = |digit: u8| match digit {
             b'0'..=b'9' => Ok(digit - b'0'),
             b'a'..=b'f' => Ok(digit - b'a' + 10),
-            _ => Err(InvalidSessionId),
+            _ => Err(SessionIdError),
         };
         if text.len() != Self::HEX_DIGITS {
-            return Err(InvalidSessionId);
+            return Err(SessionIdError);
         }
         let mut bytes = [0; Self::BYTES];
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
             let [high, low] = pair else {
-                return Err(InvalidSessionId);
+                return Err(SessionIdError);
             };
             *byte = (nibble(*high)? << 4) | nibble(*low)?;
         }

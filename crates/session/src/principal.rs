@@ -16,7 +16,7 @@ pub struct Realm(String);
 
 /// The text is no name of a realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InvalidRealm;
+pub struct RealmError;
 
 /// A subject in its realm.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -36,22 +36,22 @@ impl Realm {
 }
 
 impl FromStr for Realm {
-    type Err = InvalidRealm;
+    type Err = RealmError;
 
-    fn from_str(text: &str) -> Result<Self, InvalidRealm> {
+    fn from_str(text: &str) -> Result<Self, RealmError> {
         let is_name = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
         let is_good = is_name && (1..=MAX_REALM_BYTES).contains(&text.len());
-        is_good.then(|| Self(text.to_owned())).ok_or(InvalidRealm)
+        is_good.then(|| Self(text.to_owned())).ok_or(RealmError)
     }
 }
 
-impl fmt::Display for InvalidRealm {
+impl fmt::Display for RealmError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "must be 1 to {MAX_REALM_BYTES} letters, digits, -, . and _")
     }
 }
 
-impl core::error::Error for InvalidRealm {}
+impl core::error::Error for RealmError {}
 
 impl Principal {
     /// A digest that no other principal of the same kind has, with a realm or without one. The two kinds are kept under
@@ -89,7 +89,7 @@ mod tests {
             assert_eq!(good.parse::<Realm>().unwrap().as_str(), good);
         }
         for bad in ["", " ", "a b", "a/b", "a:b", "é", "a\0", "a\n", &"r".repeat(65)] {
-            assert_eq!(bad.parse::<Realm>(), Err(InvalidRealm), "{bad:?}");
+            assert_eq!(bad.parse::<Realm>(), Err(RealmError), "{bad:?}");
         }
     }
 

@@ -77,7 +77,7 @@ pub struct Session {
 struct Login {
     principal: Principal,
     auth_time: UnixSeconds,
-    /// `None` until the session is bound to the subject's record.
+    /// `None` until the session is enlisted in the subject's record.
     epoch: Option<Epoch>,
 }
 
@@ -244,9 +244,9 @@ impl Session {
         })
     }
 
-    /// The session, bound to its subject's record. Until then a session that has a subject is not good.
+    /// The session, enlisted in its subject's record. Until then a session that has a subject is not good.
     #[must_use]
-    pub fn bound_in(self, epoch: Epoch) -> Self {
+    pub fn enlisted_in(self, epoch: Epoch) -> Self {
         Self { login: self.login.map(|login| Login { epoch: Some(epoch), ..login }), ..self }
     }
 
@@ -338,7 +338,7 @@ impl Session {
         self.login.as_ref().map(|login| login.auth_time)
     }
 
-    /// The epoch of the subject's record in which the session was bound to it.
+    /// The epoch of the subject's record in which the session was enlisted.
     #[must_use]
     pub fn epoch(&self) -> Option<Epoch> {
         self.login.as_ref().and_then(|login| login.epoch)

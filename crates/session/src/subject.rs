@@ -5,7 +5,7 @@
 //! ends them too: whoever creates it anew draws another [`Epoch`], and nothing that the old record had ended comes
 //! back.
 //!
-//! A session enters with [`Subject::bind`] before it is written itself; between the two the record may change, and the
+//! A session enters with [`Subject::enlist`] before it is written itself; between the two the record may change, and the
 //! session then is written as one that is not good. All of a subject's sessions leave with [`Subject::revoke`], one
 //! with [`Subject::forget`].
 
@@ -21,8 +21,8 @@ use crate::record::{Session, Stored};
 use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::version::Version;
 
-/// How long a session may take from being bound to being written before it is held for one that never came.
-const BINDING_TIME: Seconds = Seconds::new(60);
+/// How long a session may take from being enlisted to being written before it is held for one that never came.
+const ENLISTING_TIME: Seconds = Seconds::new(60);
 
 /// What is kept for a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub struct Subject {
     spared: Option<(SessionId, Epoch)>,
     /// When the last of the sessions ends, used or not; a little later, as clocks differ between machines.
     until: UnixSeconds,
-    /// In the order in which they were bound.
+    /// In the order in which they were enlisted.
     members: Vec<Member>,
 }
 
@@ -43,7 +43,7 @@ pub struct Member {
     pub id: SessionId,
     /// The first of its versions that belongs to the subject.
     pub version: Version,
-    /// When it was bound.
+    /// When it was enlisted.
     pub since: UnixSeconds,
     /// When it ends, used or not.
     pub until: UnixSeconds,
@@ -53,14 +53,14 @@ pub struct Member {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionLimit {
     /// The number, at most [`Subject::MAX_MEMBERS`].
-    pub most: NonZeroUsize,
+    pub max: NonZeroUsize,
     /// What happens to one more.
-    pub beyond: Beyond,
+    pub policy: LimitPolicy,
 }
 
 /// What a session more than allowed leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Beyond {
+pub enum LimitPolicy {
     /// The oldest ends.
     EndOldest,
     /// It is refused.
@@ -69,7 +69,7 @@ pub enum Beyond {
 
 /// The subject has as many sessions as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManySessions;
+pub struct SessionLimitError;
 
 impl Subject {
     /// The most sessions that a record lists. A subject may have more, unless there is a limit; the oldest are then
@@ -82,19 +82,19 @@ impl Subject {
         Self { epoch, spared: None, until: UnixSeconds::new(0), members: Vec::new() }
     }
 
-    /// The epoch that sessions bound now get.
+    /// The epoch that sessions enlisted now get.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
     }
 
-    /// The sessions, the one bound first in front.
+    /// The sessions, the one enlisted first in front.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// Whether a session that was bound in `epoch` is good. Where the number of sessions is `limited` it has to be
+    /// Whether a session that was enlisted in `epoch` is good. Where the number of sessions is `limited` it has to be
     /// listed, too: leaving the list then is what ends it, in the same write that lets another in.
     #[must_use]
     pub fn admits(&self, id: SessionId, epoch: Epoch, limited: bool) -> bool {
@@ -106,26 +106,26 @@ impl Subject {
     #[must_use]
     pub fn has_room_for(&self, id: SessionId, limit: Option<SessionLimit>) -> bool {
         let others = self.members.iter().filter(|member| member.id != id).count();
-        limit.is_none_or(|limit| others < limit.most.get())
+        limit.is_none_or(|limit| others < limit.max.get())
     }
 
     /// Takes a session in, and returns those that have to end for it.
-    pub fn bind(&mut self, member: Member, limit: Option<SessionLimit>) -> Result<Vec<Member>, TooManySessions> {
+    pub fn enlist(&mut self, member: Member, limit: Option<SessionLimit>) -> Result<Vec<Member>, SessionLimitError> {
         self.members.retain(|other| other.until.plus(CLOCK_TOLERANCE) > member.since);
-        let refuses = limit.is_some_and(|limit| limit.beyond == Beyond::Refuse);
+        let refuses = limit.is_some_and(|limit| limit.policy == LimitPolicy::Refuse);
         if refuses && !self.has_room_for(member.id, limit) {
-            return Err(TooManySessions);
+            return Err(SessionLimitError);
         }
         self.members.retain(|other| other.id != member.id);
         self.members.push(member);
         self.until = self.until.max(member.until.plus(CLOCK_TOLERANCE));
-        let most = limit.map_or(Self::MAX_MEMBERS, |limit| limit.most.get());
-        let beyond = self.members.len().saturating_sub(most);
+        let max = limit.map_or(Self::MAX_MEMBERS, |limit| limit.max.get());
+        let beyond = self.members.len().saturating_sub(max);
         let left_out: Vec<_> = self.members.drain(..beyond).collect();
         Ok(if limit.is_some() { left_out } else { Vec::new() })
     }
 
-    /// Takes these entries off the list. One that was bound again since is another entry.
+    /// Takes these entries off the list. One that was enlisted again since is another entry.
     pub fn forget(&mut self, gone: &[Member]) {
         self.members.retain(|member| !gone.contains(member));
     }
@@ -159,7 +159,7 @@ impl Subject {
     /// subject any more, and it is not one that is just about to be written.
     #[must_use]
     pub fn is_stale(&self, member: Member, principal: &Principal, found: Option<&Stored>, now: UnixSeconds) -> bool {
-        let overdue = now.since(member.since) > BINDING_TIME;
+        let overdue = now.since(member.since) > ENLISTING_TIME;
         match found {
             Some(Stored::Tombstone(_)) => true,
             Some(Stored::Session(session)) if session.version() < member.version => overdue,
@@ -177,13 +177,13 @@ impl Subject {
     }
 }
 
-impl fmt::Display for TooManySessions {
+impl fmt::Display for SessionLimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the subject has as many sessions as it may have")
     }
 }
 
-impl core::error::Error for TooManySessions {}
+impl core::error::Error for SessionLimitError {}
 
 #[cfg(test)]
 mod tests;

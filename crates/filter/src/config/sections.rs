@@ -11,7 +11,7 @@ use crate::secret::{Secret, SecretError};
 use crate::set_cookie::{Attributes, CookieError, SetCookie, is_http_token};
 use crate::upstream_api;
 use session::limits::{MAX_SUBJECT_KEY_BYTES, MAX_TIMEOUT};
-use session::principal::{InvalidRealm, Realm};
+use session::principal::{Realm, RealmError};
 use session::time::Seconds;
 
 pub(super) fn gateway(raw: raw::Gateway, environment: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
@@ -89,7 +89,7 @@ pub(super) fn subject_key(key: String) -> Result<String, ConfigError> {
 }
 
 pub(super) fn realm(name: Option<&str>) -> Result<Option<Realm>, ConfigError> {
-    name.map(str::parse).transpose().map_err(|invalid: InvalidRealm| error("realm", invalid.to_string()))
+    name.map(str::parse).transpose().map_err(|invalid: RealmError| error("realm", invalid.to_string()))
 }
 
 pub(super) fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {

@@ -84,8 +84,8 @@ impl FromStr for StoreUrl {
             if let Some(timeout) = options.duration("queue_timeout")? {
                 transport.queue_timeout = timeout;
             }
-            if let Some(most) = options.number("max_connections", 1..=65_535)? {
-                transport.max_connections = usize::try_from(most).unwrap_or(usize::MAX);
+            if let Some(max) = options.number("max_connections", 1..=65_535)? {
+                transport.max_connections = usize::try_from(max).unwrap_or(usize::MAX);
             }
             Self::Memcached { nodes, replicas, transport }
         } else {

@@ -8,7 +8,7 @@ use session::time::{Seconds, UnixSeconds};
 
 use super::outcome::{Created, LiveSession, Precondition, SessionError};
 use super::striped_lock::Attempts;
-use super::subjects::Bound;
+use super::subjects::Enlisted;
 use super::{IdState, Look, Sessions, live_session, membership, now};
 use crate::store::{Cas, Key, Replaced, Store, StoreError};
 
@@ -29,11 +29,11 @@ impl<S: Store> Sessions<S> {
         self.in_time(async {
             // An answer that got lost: from then on only a positive finding counts.
             let mut lost: Option<StoreError> = None;
-            // A session with a subject is bound to it first, which may end another one: not for an id that is taken.
+            // A session with a subject is enlisted first, which may end another one: not for an id that is taken.
             let mut looks_free = session.subject().is_none();
             loop {
                 if looks_free {
-                    let session = self.bound(id, session.clone()).await?;
+                    let session = self.enlisted(id, session.clone()).await?;
                     match self.store.add(&key, &session.encode(), lifetime).await {
                         Ok(true) => return Ok(Created::New(live_session(session, lifetime, now))),
                         Ok(false) => {}
@@ -140,7 +140,7 @@ impl<S: Store> Sessions<S> {
             let Some(lifetime) = next.lifetime_left(write.now) else {
                 return Err(SessionError::NotFound);
             };
-            let next = self.bound(id, next).await?;
+            let next = self.enlisted(id, next).await?;
             match self.store.replace(key, &next.encode(), entry.cas, lifetime).await {
                 Ok(Replaced::Stored) => {
                     if session.principal() != next.principal()
@@ -162,21 +162,21 @@ impl<S: Store> Sessions<S> {
         }
     }
 
-    /// The session as it may be written: bound, if it has a subject and is not yet.
+    /// The session as it may be written: enlisted, if it has a subject and is not yet.
     ///
     /// In this order, because the session then carries the epoch of before its own write: a revocation that comes
     /// between the two changes the epoch, and the session is not good from the start.
-    async fn bound(&self, id: SessionId, session: Session) -> Result<Session, SessionError> {
+    async fn enlisted(&self, id: SessionId, session: Session) -> Result<Session, SessionError> {
         let (Some(principal), None) = (session.principal(), session.epoch()) else {
             return Ok(session);
         };
         let principal = principal.clone();
-        let Bound { epoch, ended } = self.subjects.bind(&principal, id, &session).await?;
+        let Enlisted { epoch, ended } = self.subjects.enlist(&principal, id, &session).await?;
         if !ended.is_empty() {
             let subjects = Arc::clone(&self.subjects);
             self.background.run(async move { subjects.bury(&principal, &ended).await }).await;
         }
-        Ok(session.bound_in(epoch))
+        Ok(session.enlisted_in(epoch))
     }
 
     fn write(&self, now: UnixSeconds) -> Result<Write, SessionError> {

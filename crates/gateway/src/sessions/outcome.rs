@@ -2,7 +2,7 @@
 
 use session::id::SessionId;
 use session::record::{ChangeError, DecodeError, Session};
-use session::subject::TooManySessions;
+use session::subject::SessionLimitError;
 use session::time::{Seconds, UnixSeconds};
 use session::version::Version;
 
@@ -104,7 +104,7 @@ pub enum SessionError {
     Change(#[from] ChangeError),
     /// The subject has as many sessions as it may have.
     #[error(transparent)]
-    TooManySessions(#[from] TooManySessions),
+    TooManySessions(#[from] SessionLimitError),
     /// The store holds something that no gateway wrote: a session's or a subject's record is damaged.
     #[error(transparent)]
     Stored(#[from] DecodeError),

@@ -1,4 +1,4 @@
-//! The records of subjects in the store: sessions are bound to them, admitted by them, ended with them.
+//! The records of subjects in the store: sessions are enlisted in them, admitted by them, ended with them.
 //!
 //! What a record says is decided in [`session::subject`]; here it is read, and written by compare-and-swap.
 
@@ -28,8 +28,8 @@ pub(super) struct Subjects<S> {
     losers: StripedLock,
 }
 
-/// What a session was bound with.
-pub(super) struct Bound {
+/// What a session was enlisted with.
+pub(super) struct Enlisted {
     pub(super) epoch: Epoch,
     /// The sessions that had to leave for it.
     pub(super) ended: Vec<Member>,
@@ -67,12 +67,12 @@ impl<S: Store> Subjects<S> {
     }
 
     /// Enters `session`, which is to be written under `id` next, in its subject's record.
-    pub(super) async fn bind(
+    pub(super) async fn enlist(
         &self,
         principal: &Principal,
         id: SessionId,
         session: &Session,
-    ) -> Result<Bound, SessionError> {
+    ) -> Result<Enlisted, SessionError> {
         let key = self.key(principal);
         let mut attempts = Attempts::default();
         loop {
@@ -84,9 +84,9 @@ impl<S: Store> Subjects<S> {
             };
             let member = Member { id, version: session.version(), since: now, until: session.end() };
             self.make_room(&mut record, principal, id, now).await?;
-            let ended = record.bind(member, self.settings.session_limit)?;
+            let ended = record.enlist(member, self.settings.session_limit)?;
             if self.write(&key, entry.map(|entry| entry.cas), &record, now).await? {
-                return Ok(Bound { epoch: record.epoch(), ended });
+                return Ok(Enlisted { epoch: record.epoch(), ended });
             }
             // Entering twice is the same as once, so a lost answer is no reason to look closer.
             self.metrics.cas_retry();
@@ -128,7 +128,7 @@ impl<S: Store> Subjects<S> {
         }
     }
 
-    /// The subject's good sessions, the one bound first in front, and list entries that stand for none.
+    /// The subject's good sessions, the one enlisted first in front, and list entries that stand for none.
     pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<MemberSession>, Vec<Member>), SessionError> {
         let now = now();
         let Some(entry) = self.store.get(&self.key(principal)).await? else {

@@ -111,7 +111,7 @@ async fn the_admin_port_answers_beside_strangers() {
     drop(strangers);
 }
 
-/// Beyond the bound a call is refused at once; whoever shows no token has no place to take.
+/// Beyond the limit a call is refused at once; a caller without a token has no place to take.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_beyond_the_bound_are_refused_at_once() {
     let memcached = Memcached::start();

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Data, Grace, Login, Session, Stored, Timeouts, Tombstone, WriteId};
 use crate::epoch::Epoch;
-use crate::principal::{InvalidRealm, Principal};
+use crate::principal::{Principal, RealmError};
 use crate::time::{Seconds, UnixSeconds};
 use crate::version::Version;
 
@@ -61,7 +61,7 @@ struct SessionHead<'a> {
     /// When the subject last proved who they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     l: Option<u64>,
-    /// The epoch in which the session was bound to the subject.
+    /// The epoch in which the session was enlisted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     e: Option<u64>,
     /// The upstream cookie.
@@ -148,7 +148,7 @@ impl Session {
         if head.v == Version::UNSTORED.get() || head.m > head.v || head.g.is_some_and(|(min, _)| min > head.m) {
             return Err(DecodeError::Head);
         }
-        let realm = head.r.map(|realm| realm.parse().map_err(|InvalidRealm| DecodeError::Head)).transpose()?;
+        let realm = head.r.map(|realm| realm.parse().map_err(|RealmError| DecodeError::Head)).transpose()?;
         let login = match (head.s, head.l, head.e) {
             (Some(subject), Some(auth_time), epoch) => Some(Login {
                 principal: Principal { realm, subject: subject.into_owned() },

@@ -228,8 +228,8 @@ fn the_time_of_the_login_changes_only_with_a_login() {
 #[test]
 fn a_binding_lasts_as_long_as_the_subject() {
     let epoch = Epoch::new(5);
-    assert_eq!(created(json!({})).bound_in(epoch).epoch(), None, "there is nobody to be bound to");
-    let alice = created(json!({"user": "alice"})).bound_in(epoch);
+    assert_eq!(created(json!({})).enlisted_in(epoch).epoch(), None, "there is no record to be enlisted in");
+    let alice = created(json!({"user": "alice"})).enlisted_in(epoch);
     let after = |value| alice.change(patch(&[value]), write_at(NOW)).unwrap().epoch();
     assert_eq!(after(json!({"n": 1})), Some(epoch));
     assert_eq!(after(json!({"user": "bob"})), None);
@@ -456,7 +456,7 @@ fn a_realm_is_in_the_record_only_where_there_is_one() {
 #[test]
 fn only_a_login_changes_the_realm() {
     let in_shop = |change: Change| Change { realm: Some(shop()), grace: Seconds::new(10), ..change };
-    let alice = created(json!({"user": "alice"})).bound_in(Epoch::new(1));
+    let alice = created(json!({"user": "alice"})).enlisted_in(Epoch::new(1));
     let name =
         |session: &Session| session.principal().and_then(|it| it.realm.as_ref()).map(|it| it.as_str().to_owned());
     for change in [patch(&[json!({"n": 1})]), rotation(10)] {

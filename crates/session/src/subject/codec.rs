@@ -1,6 +1,6 @@
 //! The bytes of a [`Subject`].
 //!
-//! The kind and format, one line of JSON, and a line for each session: its id, the version at which it was bound, when
+//! The kind and format, one line of JSON, and a line for each session: its id, the version at which it was enlisted, when
 //! that was, and when it ends at the latest.
 //!
 //! ```text

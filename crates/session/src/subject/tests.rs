@@ -21,14 +21,14 @@ fn member(number: u8) -> Member {
     Member { id: id(number), version: Version::new(2), since: NOW, until: NOW.plus(DAY) }
 }
 
-fn limit(most: usize, beyond: Beyond) -> Option<SessionLimit> {
-    NonZeroUsize::new(most).map(|most| SessionLimit { most, beyond })
+fn limit(max: usize, policy: LimitPolicy) -> Option<SessionLimit> {
+    NonZeroUsize::new(max).map(|max| SessionLimit { max, policy })
 }
 
 fn subject_of(numbers: impl IntoIterator<Item = u8>) -> Subject {
     let mut subject = Subject::new(Epoch::new(1));
     for number in numbers {
-        subject.bind(member(number), None).unwrap();
+        subject.enlist(member(number), None).unwrap();
     }
     subject
 }
@@ -49,7 +49,7 @@ fn session(user: &str, epoch: Option<Epoch>) -> Session {
     let write = Write { now: NOW, id: WriteId::from_random([1; 8]), max_data_bytes: 1000 };
     let session = Session::create(new, write).unwrap();
     match epoch {
-        Some(epoch) => session.bound_in(epoch),
+        Some(epoch) => session.enlisted_in(epoch),
         None => session,
     }
 }
@@ -95,17 +95,17 @@ fn one_session_may_be_spared_again_and_again() {
 #[test]
 fn the_oldest_leave_a_full_list() {
     let mut subject = subject_of(1..=3);
-    assert!(!subject.has_room_for(id(4), limit(3, Beyond::EndOldest)));
-    assert!(subject.has_room_for(id(3), limit(3, Beyond::EndOldest)), "it is one of them");
-    let ended = subject.bind(member(4), limit(2, Beyond::EndOldest)).unwrap();
+    assert!(!subject.has_room_for(id(4), limit(3, LimitPolicy::EndOldest)));
+    assert!(subject.has_room_for(id(3), limit(3, LimitPolicy::EndOldest)), "it is one of them");
+    let ended = subject.enlist(member(4), limit(2, LimitPolicy::EndOldest)).unwrap();
     assert_eq!(ended, [member(1), member(2)]);
     assert_eq!(subject.members(), [member(3), member(4)]);
-    let again = subject.bind(member(3), limit(2, Beyond::EndOldest)).unwrap();
+    let again = subject.enlist(member(3), limit(2, LimitPolicy::EndOldest)).unwrap();
     assert!(again.is_empty());
     assert_eq!(subject.members(), [member(4), member(3)]);
-    assert_eq!(subject.bind(member(5), limit(2, Beyond::Refuse)), Err(TooManySessions));
+    assert_eq!(subject.enlist(member(5), limit(2, LimitPolicy::Refuse)), Err(SessionLimitError));
     assert_eq!(subject.members(), [member(4), member(3)]);
-    assert_eq!(subject.bind(member(4), limit(2, Beyond::Refuse)), Ok(vec![]));
+    assert_eq!(subject.enlist(member(4), limit(2, LimitPolicy::Refuse)), Ok(vec![]));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn without_a_limit_only_the_list_is_bounded() {
     let nth = |n: u64| SessionId::from_bytes([n.to_le_bytes(), n.to_be_bytes()].concat().try_into().unwrap());
     for n in 0..1500 {
         let member = Member { id: nth(n), ..member(0) };
-        assert_eq!(subject.bind(member, None), Ok(vec![]));
+        assert_eq!(subject.enlist(member, None), Ok(vec![]));
     }
     assert_eq!(subject.members().len(), Subject::MAX_MEMBERS);
     assert!(subject.admits(nth(0), subject.epoch(), false));
@@ -125,7 +125,7 @@ fn without_a_limit_only_the_list_is_bounded() {
 #[test]
 fn the_record_lives_as_long_as_its_longest_session() {
     let mut subject = subject_of([1]);
-    subject.bind(Member { until: NOW, ..member(2) }, None).unwrap();
+    subject.enlist(Member { until: NOW, ..member(2) }, None).unwrap();
     assert_eq!(subject.lifetime_left(NOW), Seconds::new(86_400 + 60));
     assert_eq!(subject.revoke(Epoch::new(3), None).lifetime_left(NOW), Seconds::new(86_400 + 60));
     assert_eq!(subject.lifetime_left(NOW.plus(DAY).plus(DAY)), Seconds::new(1));
@@ -135,9 +135,9 @@ fn the_record_lives_as_long_as_its_longest_session() {
 fn sessions_whose_time_is_over_make_room() {
     let mut subject = subject_of(1..=3);
     let tomorrow = |seconds| Member { since: NOW.plus(DAY).plus(Seconds::new(seconds)), ..member(4) };
-    let refuse = limit(3, Beyond::Refuse);
-    assert_eq!(subject.bind(tomorrow(59), refuse), Err(TooManySessions));
-    assert_eq!(subject.bind(tomorrow(60), refuse), Ok(vec![]));
+    let refuse = limit(3, LimitPolicy::Refuse);
+    assert_eq!(subject.enlist(tomorrow(59), refuse), Err(SessionLimitError));
+    assert_eq!(subject.enlist(tomorrow(60), refuse), Ok(vec![]));
     assert_eq!(subject.members(), [tomorrow(60)]);
 }
 
@@ -166,7 +166,7 @@ fn what_the_list_may_forget() {
     assert!(stale(1, Some(session("bob", Some(subject.epoch()))), NOW));
     assert!(stale(1, Some(session("alice", Some(Epoch::new(77)))), NOW));
     assert!(stale(1, Some(session("alice", None)), NOW));
-    // Bound, and not written yet.
+    // Enlisted, and not written yet.
     assert!(!stale(2, Some(session("bob", None)), NOW));
     assert!(stale(2, Some(session("bob", None)), later));
     assert!(!stale(1, None, NOW));
@@ -215,8 +215,8 @@ fn the_format_stays_readable() {
 /// One step in the life of a subject whose sessions have the ids 0 to 4.
 #[derive(Clone, Debug)]
 enum Step {
-    /// A login binds the session; it is not written yet.
-    Bind(u8),
+    /// A login enlists the session; it is not written yet.
+    Enlist(u8),
     /// The oldest login under way writes its session.
     Write,
     Revoke(Option<u8>),
@@ -227,7 +227,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..5u8).prop_map(Step::Bind),
+        4 => (0..5u8).prop_map(Step::Enlist),
         4 => Just(Step::Write),
         1 => proptest::option::of(0..5u8).prop_map(Step::Revoke),
         1 => (0..5u8).prop_map(Step::Logout),
@@ -238,8 +238,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn limits() -> impl Strategy<Value = Option<SessionLimit>> {
     prop_oneof![
         Just(None),
-        (1..4usize).prop_map(|most| limit(most, Beyond::EndOldest)),
-        (1..4usize).prop_map(|most| limit(most, Beyond::Refuse)),
+        (1..4usize).prop_map(|max| limit(max, LimitPolicy::EndOldest)),
+        (1..4usize).prop_map(|max| limit(max, LimitPolicy::Refuse)),
     ]
 }
 
@@ -270,15 +270,15 @@ proptest! {
             let record = stored.as_deref().map(|bytes| Subject::decode(bytes).unwrap());
             version = version.next();
             match step {
-                Step::Bind(session) => {
+                Step::Enlist(session) => {
                     let mut record = record.unwrap_or_else(|| Subject::new(Epoch::new(drawn * 10)));
                     let member = Member { id: id(session), version, since: NOW, until: NOW.plus(DAY) };
                     let listed = |login: &&mut Login| !login.ended && login.session != session;
                     let others = logins.iter_mut().filter(listed).count();
-                    let bound = record.bind(member, limit);
-                    let full = limit.is_some_and(|limit| others >= limit.most.get());
-                    if full && limit.is_some_and(|limit| limit.beyond == Beyond::Refuse) {
-                        prop_assert_eq!(bound, Err(TooManySessions));
+                    let enlisted = record.enlist(member, limit);
+                    let full = limit.is_some_and(|limit| others >= limit.max.get());
+                    if full && limit.is_some_and(|limit| limit.policy == LimitPolicy::Refuse) {
+                        prop_assert_eq!(enlisted, Err(SessionLimitError));
                         continue;
                     }
                     if full {
@@ -286,7 +286,7 @@ proptest! {
                             login.ended = true;
                             id(login.session)
                         });
-                        prop_assert_eq!(bound.unwrap().first().map(|member| member.id), oldest);
+                        prop_assert_eq!(enlisted.unwrap().first().map(|member| member.id), oldest);
                     }
                     for login in logins.iter_mut().filter(|login| login.session == session) {
                         login.ended = true;
@@ -333,14 +333,14 @@ proptest! {
                     Subject::stored_admits(bytes, id(session), last.epoch, limited).unwrap()
                 });
                 prop_assert!(!(good && last.revoked), "session {} of {:?}", session, logins);
-                // While its next login is bound and not written, it is good under that one's place in the list.
+                // While its next login is enlisted and not written, it is good under that one's place in the list.
                 let bound_again = logins.iter().any(|login| login.session == session && !login.written);
                 prop_assert!(bound_again || good != last.ended, "session {} of {:?}", session, logins);
             }
             if let Some(bytes) = &stored {
                 let record = Subject::decode(bytes).unwrap();
                 prop_assert_eq!(&record.encode(), bytes);
-                prop_assert!(limit.is_none_or(|limit| record.members().len() <= limit.most.get()));
+                prop_assert!(limit.is_none_or(|limit| record.members().len() <= limit.max.get()));
             }
         }
     }
