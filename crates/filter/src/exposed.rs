@@ -1,8 +1,8 @@
 //! Members of the data that upstreams get as headers of their own (`upstream.expose`).
 
-use core::fmt::Write as _;
 use std::borrow::Cow;
 
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
 use crate::config::Config;
@@ -48,17 +48,11 @@ fn header_value(value: &Value) -> Option<String> {
     }
 }
 
+/// What a header does not hold as it is: all but visible ASCII, and the `%` itself.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+
 pub(crate) fn percent_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_graphic() && byte != b'%' {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a String can't fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
-    encoded
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 #[cfg(test)]

@@ -4,11 +4,15 @@ use core::fmt::Write as _;
 use std::borrow::Cow;
 use std::rc::Rc;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
 use crate::config::Login;
 use crate::edit::{GrpcStatus, Headers, LocalReply, text, values};
 use crate::found::FoundSession;
 use session::time::{Seconds, UnixSeconds};
 
+/// What is escaped of the path to come back to: all but RFC 3986's unreserved characters and the slash.
+const RETURN_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 /// A longer path is not worth coming back to.
 const MAX_RETURN_PATH: usize = 2048;
 
@@ -117,14 +121,7 @@ fn location(target: &str, path: &[u8], max_age: Option<Seconds>) -> String {
         let _ = write!(location, "max_age={max_age}&");
     }
     location.push_str("return_to=");
-    let path = if is_local(path) { path } else { b"/" };
-    for byte in path {
-        if byte.is_ascii_alphanumeric() || b"-._~/".contains(byte) {
-            location.push(char::from(*byte));
-        } else {
-            let _ = write!(location, "%{byte:02X}");
-        }
-    }
+    location.extend(percent_encode(if is_local(path) { path } else { b"/" }, RETURN_ESCAPED));
     location
 }
 

@@ -4,9 +4,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use ctutils::{Choice, CtEq as _};
 use hyper::HeaderMap;
 use hyper::header::AUTHORIZATION;
-use subtle::{Choice, ConstantTimeEq as _};
 
 /// The environment variable with the tokens.
 pub const BEARER_TOKEN_ENV: &str = "SESSION_GATEWAY_TOKEN";
@@ -89,8 +89,8 @@ impl BearerTokens {
         if !scheme.eq_ignore_ascii_case(b"bearer ") {
             return false;
         }
-        let found = self.0.iter().fold(Choice::from(0), |found, known| found | known.ct_eq(token));
-        found.into()
+        let found = self.0.iter().fold(Choice::FALSE, |found, known| found | known.ct_eq(token));
+        found.to_bool()
     }
 }
 
