@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
@@ -144,7 +144,7 @@ mod tests {
         }
     }
 
-    fn encode_struct(value: &Value) -> Vec<u8> {
+    pub(in crate::config) fn encode_struct(value: &Value) -> Vec<u8> {
         let entry = |(key, value): (&String, &Value)| {
             bytes_field(1, &[bytes_field(1, key.as_bytes()), bytes_field(2, &encode(value))].concat())
         };
