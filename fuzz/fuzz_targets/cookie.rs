@@ -15,7 +15,7 @@ fuzz_target!(|lines: Vec<Vec<u8>>| {
         assert_eq!(found, 0);
         return;
     };
-    assert_eq!(take(&remaining), (0, None), "nothing of ours is left");
+    assert_eq!(take(&remaining), (0, None), "none of our cookies is left");
     let kept: usize = remaining.iter().map(Vec::len).sum();
     assert!(kept < lines.iter().map(Vec::len).sum());
 });

@@ -22,7 +22,7 @@ pub fn filter() -> &'static Path {
     })
 }
 
-/// `bench/noop-filter`, `dist/noop_filter.wasm`: somebody else's filter.
+/// `bench/noop-filter`, `dist/noop_filter.wasm`: another project's filter.
 pub fn noop_filter() -> &'static Path {
     static FILTER: OnceLock<PathBuf> = OnceLock::new();
     FILTER.get_or_init(|| {
@@ -31,7 +31,8 @@ pub fn noop_filter() -> &'static Path {
     })
 }
 
-/// The filter as another build: the same code, and a section more that no runtime reads, so it is another module to Envoy.
+/// The filter as another build: the same code, and a section more that no runtime reads, so it is another module to
+/// Envoy.
 ///
 /// There is no earlier release to upgrade from, and a second build would differ in nothing but its bytes, either.
 pub fn other_filter(folder: &Path) -> PathBuf {

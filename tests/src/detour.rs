@@ -14,7 +14,7 @@ use crate::ports;
 pub enum Way {
     /// They get where they want to.
     Open,
-    /// Nobody listens.
+    /// No process listens.
     Refused,
     /// They are connected, and nothing ever comes back.
     Silent,
@@ -33,7 +33,7 @@ pub enum Way {
 pub struct Detour {
     port: u16,
     target: u16,
-    /// Nobody listens while there is none.
+    /// No process listens while there is none.
     guard: Option<Guard>,
 }
 

@@ -57,7 +57,7 @@ impl Configuration {
         configuration.plugin(patient).patch_cluster("session_gateway", json!({"connect_timeout": "20s"}))
     }
 
-    /// With ports that nobody else has.
+    /// With ports of its own.
     fn on_free_ports(mut self) -> Self {
         *self.at("/admin/address/socket_address/port_value") = ports::free().into();
         *self.at("/static_resources/listeners/0/address/socket_address") =

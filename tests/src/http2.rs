@@ -54,9 +54,9 @@ pub async fn rest(mut body: RecvStream) -> (Vec<u8>, Option<HeaderMap>) {
     }
 }
 
-/// An application on HTTP/2. Its response begins with the request's head, goes on with each piece of the request's
-/// body as it comes, and ends with the request's trailers, a trailer `seen: NAME` for each of them, and `grpc-status: 0`.
-/// A request header or trailer `respond-NAME: VALUE` becomes the response header or trailer `NAME: VALUE`.
+/// An application on HTTP/2. Its response begins with the request's head, goes on with each piece of the request's body
+/// as it comes, and ends with the request's trailers, a trailer `seen: NAME` for each of them, and `grpc-status: 0`. A
+/// request header or trailer `respond-NAME: VALUE` becomes the response header or trailer `NAME: VALUE`.
 pub struct Echo {
     port: u16,
     /// Dropped with everything that runs in it.

@@ -1,4 +1,4 @@
-//! memcached, and a look into it with somebody else's client (pymemcache).
+//! memcached, and a look into it with another project's client (pymemcache).
 
 mod faults;
 

@@ -11,7 +11,7 @@ const COUNT: u16 = 12_000;
 
 static NEXT: Mutex<Option<u16>> = Mutex::new(None);
 
-/// A port of 127.0.0.1 that is free and that this process gives to nobody else.
+/// A port of 127.0.0.1 that is free and that this process gives out once.
 pub fn free() -> u16 {
     let mut next = NEXT.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Test binaries that run at the same time start at different places.

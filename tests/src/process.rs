@@ -14,7 +14,7 @@ use crate::wait;
 /// How much of a log is printed when a test fails, in bytes.
 const TAIL: usize = 6_000;
 
-/// The same command without root's right to open every file, if we are root. Nobody else has it.
+/// The same command without root's right to open every file, if we are root. No other user has it.
 pub fn unprivileged(command: &Command) -> Command {
     if !geteuid().is_root() {
         return copy(command, Command::new(command.get_program()));

@@ -1,8 +1,8 @@
 //! Copies of sessions that a proxy keeps for a while.
 //!
-//! The place is a fixed number of slots, because in Envoy's shared data nothing can ever be deleted. A
-//! session has one slot, by its id; another session in it is simply replaced. So memory is bounded by
-//! slots × (`max_data_bytes` + some), whatever clients send. The marks that a cookie was replaced have slots of their own.
+//! The place is a fixed number of slots, because in Envoy's shared data nothing can ever be deleted. A session has one
+//! slot, by its id; another session in it is simply replaced. So memory is bounded by slots × (`max_data_bytes` +
+//! some), whatever clients send. The marks that a cookie was replaced have slots of their own.
 //!
 //! Four rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
 //! seen no newer version and were issued before it was fetched (read-your-writes), a newer version is never replaced by

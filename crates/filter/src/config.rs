@@ -88,7 +88,7 @@ pub struct Timeouts {
     pub absolute: Seconds,
     /// How often, at most, a request extends the idle timeout.
     pub touch_after: Seconds,
-    /// How long tokens of before a rotation stay good.
+    /// How long the tokens from before a rotation stay good.
     pub rotation_grace: Seconds,
 }
 
@@ -209,7 +209,7 @@ impl Config {
 /// Reads either form as JSON: one parser for both, since each is a tenth of the module.
 fn read(plugin_configuration: &[u8]) -> Result<raw::Config, ConfigError> {
     match protobuf_struct::parse(plugin_configuration).filter(|_| !plugin_configuration.is_empty()) {
-        // Nobody wrote this JSON, so there is no place in it to tell of.
+        // The operator did not write this JSON, so a line and column would only confuse.
         Some(value) => read_json(&serde_json::to_vec(&value).unwrap_or_default(), without_place),
         None => read_json(plugin_configuration, serde_json::Error::to_string),
     }

@@ -146,8 +146,8 @@ mod tests {
             .prop_filter("leading space belongs to the separator", |pair| !pair[0].is_ascii_whitespace())
     }
 
-    /// The names of the cookies that PHP makes of a line (`php_default_treat_data`, `php_register_variable_ex`); before 8.0
-    /// it decoded them.
+    /// The names of the cookies that PHP makes of a line (`php_default_treat_data`, `php_register_variable_ex`); before
+    /// 8.0 it decoded them.
     fn names_in_php(line: &[u8], is_decoded: bool) -> Vec<Vec<u8>> {
         let mut names = Vec::new();
         for pair in line.split(|byte| *byte == b';') {

@@ -5,8 +5,8 @@ use session::time::UnixSeconds;
 const MONTHS: [&[u8; 3]; 12] =
     [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
 
-/// Whether a browser that gets this line drops the cookie. `Max-Age` counts before `Expires`, and of each the last one that can
-/// be read.
+/// Whether a browser that gets this line drops the cookie. `Max-Age` counts before `Expires`, and of each the last one
+/// that can be read.
 pub(crate) fn is_deletion(line: &[u8], now: UnixSeconds) -> bool {
     let (mut max_age, mut expires) = (None, None);
     for attribute in line.split(|byte| *byte == b';').skip(1) {
@@ -32,7 +32,8 @@ fn is_over(value: &[u8]) -> Option<bool> {
     is_number.then(|| is_negative || digits.iter().all(|digit| *digit == b'0'))
 }
 
-/// The date of an `Expires` (section 5.1.1): its parts come in any order, between any delimiters. One before 1970 is 1970.
+/// The date of an `Expires` (section 5.1.1): its parts come in any order, between any delimiters. One before 1970 is
+/// 1970.
 fn date(text: &[u8]) -> Option<UnixSeconds> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
     for part in text.split(|byte| is_delimiter(*byte)).filter(|part| !part.is_empty()) {

@@ -55,7 +55,7 @@ counters! {
     TokenTooOld => "tokens_rejected.too_old",
     /// A token that a rotation ended.
     TokenRotated => "tokens_rejected.rotated",
-    /// A token of before its session was created.
+    /// A token that was issued before its session was created.
     TokenForeign => "tokens_rejected.foreign",
     /// A lookup that found the session.
     LookupFound => "lookups.found",
@@ -81,7 +81,7 @@ counters! {
     WriteEnded => "writes_failed.ended",
     /// A write with a token that a rotation had ended meanwhile.
     WriteRotated => "writes_failed.rotated",
-    /// A login of a subject that has its fill of sessions.
+    /// A login of a subject that has as many sessions as it may have.
     WriteTooMany => "writes_failed.too_many",
     /// A first write with a token that another client had already promoted.
     WriteRefused => "writes_failed.refused",

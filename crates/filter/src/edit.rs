@@ -54,7 +54,7 @@ pub struct LocalReply {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum GrpcStatus {
-    /// Not with so many sessions.
+    /// The subject has too many sessions.
     PermissionDenied = 7,
     /// Something is broken that another try does not repair.
     Internal = 13,

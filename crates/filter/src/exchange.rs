@@ -2,10 +2,10 @@
 //!
 //! An [`Exchange`] is made for each HTTP stream. Its methods are called in the order of a stream:
 //! [`request`](Exchange::request) once, [`answer`](Exchange::answer) for each callout that a step asked for, and
-//! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies
-//! skip the request, answers come late. Each call returns the [`Step`] to take; [`take_effects`](Exchange::take_effects)
-//! then says what else to do. There is never more than one callout open, but for the touches of a session while the stream
-//! goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched).
+//! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies skip
+//! the request, answers come late. Each call returns the [`Step`] to take; [`take_effects`](Exchange::take_effects)
+//! then says what else to do. There is never more than one callout open, but for the touches of a session while the
+//! stream goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched).
 
 mod admission;
 mod caching;
@@ -88,13 +88,15 @@ impl Exchange {
         Self { config, phase: Phase::Idle, effects: Effects::default(), in_use: None, trace: Trace::default() }
     }
 
-    /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before the
-    /// rest of the [`take_effects`](Self::take_effects): from then on an access log may be written at any time.
+    /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before
+    /// the rest of the effects ([`take_effects`](Self::take_effects)): from then on an access log may be written at any
+    /// time.
     pub fn take_request_edits(&mut self) -> Vec<Edit> {
         mem::take(&mut self.effects.request)
     }
 
-    /// What the callouts of this exchange carry besides their own headers. Touches are nobody's request and carry nothing.
+    /// What the callouts of this exchange carry besides their own headers. Touches belong to no request and carry
+    /// nothing.
     #[must_use]
     pub const fn trace(&self) -> &Trace {
         &self.trace

@@ -15,8 +15,9 @@ pub(crate) fn is_exposed(config: &Config, name: &[u8]) -> bool {
     config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name, header))
 }
 
-/// The header value of each exposed member, in the order of the configuration. Like the data as a whole, one that is larger
-/// than `max_data_bytes` is left out: no session must make requests too large for their upstream, or copies too large for the cache.
+/// The header value of each exposed member, in the order of the configuration. Like the data as a whole, one that is
+/// larger than `max_data_bytes` is left out: no session must make requests too large for their upstream, or copies too
+/// large for the cache.
 pub(crate) fn values(config: &Config, data: &Object) -> Vec<Option<String>> {
     let limit = config.upstream.max_data_bytes;
     config

@@ -20,7 +20,7 @@ pub struct FoundSession {
     pub grace: Option<Grace>,
     /// When it was first stored.
     pub created: UnixSeconds,
-    /// When it ends if nobody uses it.
+    /// When it ends unless it is used.
     pub expires: UnixSeconds,
     /// Who is logged in, percent-encoded.
     pub subject: Option<String>,
@@ -45,8 +45,8 @@ pub enum VisibleData {
 
 impl FoundSession {
     /// After a change that was made with this token: whether the token was good by itself before it, and not only
-    /// spared by the grace of an earlier rotation. If the change was a rotation itself (it alone raises `min_version` to its
-    /// own version), then it was: the gateway lets no token rotate that is only spared.
+    /// spared by the grace of an earlier rotation. If the change was a rotation itself (it alone raises `min_version`
+    /// to its own version), then it was: the gateway lets no token rotate that is only spared.
     pub(crate) fn was_good(&self, token: Version) -> bool {
         self.min_version == self.version || token >= self.min_version
     }

@@ -1,9 +1,9 @@
-//! What the proxy decides, without I/O: whether a token opens a session, what an upstream gets to see of it, what a response
-//! does to it.
+//! What the proxy decides, without I/O: whether a token opens a session, what an upstream gets to see of it, what a
+//! response does to it.
 //!
-//! Everything here is a function of its arguments: the clock, random bytes and whatever came over the network are passed in,
-//! and what should be done comes back as values. The wasm module is the edge that carries those values out. What a session
-//! is, and what the gateway makes of a write, is in [`session`].
+//! Everything here is a function of its arguments: the clock, random bytes and whatever came over the network are
+//! passed in, and what should be done comes back as values. The wasm module is the edge that carries those values out.
+//! What a session is, and what the gateway makes of a write, is in [`session`].
 //!
 //! | module | answers |
 //! |---|---|

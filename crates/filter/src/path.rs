@@ -1,15 +1,16 @@
 //! What upstreams may take a path for, so that a rule for a path can't be walked around.
 //!
 //! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Windows takes `\` for `/`. Tomcat drops
-//! `;parameters` before it decodes, others after it. WSGI applications get `..` undone by nobody, a WHATWG URL parser
-//! undoes `%2e%2e` and nothing else, and takes what follows `//` for a host. One and the same `:path` may so be several paths: `/account/..;/public` is
-//! `/public` to Tomcat, and below `/account/` to others. A rule has to hold whichever of them is behind it:
-//! [`Readings`] knows them all. They are only ever compared, never sent.
+//! `;parameters` before it decodes, others after it. For WSGI applications no one resolves `..`; a WHATWG URL parser
+//! undoes `%2e%2e` and nothing else, and takes what follows `//` for a host. So one `:path` may be several
+//! paths: `/account/..;/public` is `/public` to Tomcat, and below `/account/` to others. A rule has to hold whichever
+//! of them is behind it: [`Readings`] knows them all. They are only ever compared, never sent.
 
 /// What a request's `:path` may be to an upstream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readings {
-    /// One of these, each in one spelling: in ASCII lower case, without query, empty or dot segments. Each starts with `/`.
+    /// One of these, each in one spelling: in ASCII lower case, without query, empty or dot segments. Each starts with
+    /// `/`.
     Paths(Vec<Vec<u8>>),
     /// What is left of one of these lists of segments after some were taken out: there is a `..` among them, and
     /// upstreams differ in whether and when they let it take another segment along.
@@ -85,8 +86,8 @@ fn holds(list: &[Vec<u8>], prefix: &[u8]) -> bool {
 }
 
 /// Everything that a path may have become on its way to where it is compared, with its `..` still in it: decoded up to
-/// twice, with parameters and what looks like a query dropped or not before and after each decoding. `None` if that is too
-/// much for what anybody sends in good faith.
+/// twice, with parameters and what looks like a query dropped or not before and after each decoding. `None` if there
+/// are more spellings than a client sends in good faith.
 fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     let mut level = vec![path.to_vec()];
@@ -94,7 +95,7 @@ fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
         let mut next = Vec::new();
         for spelling in level {
             let cut = before_query(&spelling).to_vec();
-            // What looks like a query may be in a segment that is taken out before anybody looks.
+            // What looks like a query may be in a segment that is taken out before an upstream looks.
             let trimmed = without(&spelling, b"?#", b"/\\");
             let variants = [cut, trimmed, spelling].into_iter().flat_map(|path| {
                 // To Tomcat a parameter goes on behind a backslash.
@@ -119,8 +120,8 @@ fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(all)
 }
 
-/// What is left of a path to a parser of URL references, which takes what follows two slashes for a host (RFC 3986 section
-/// 4.2): WHATWG's ends it at `\`, too, others at `/` only.
+/// What is left of a path to a parser of URL references, which takes what follows two slashes for a host (RFC 3986
+/// section 4.2): WHATWG's ends it at `\`, too, others at `/` only.
 fn behind_host(path: &[u8]) -> Option<[&[u8]; 2]> {
     let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
     let start = path.iter().position(|byte| !is_separator(byte)).unwrap_or(path.len());
@@ -144,8 +145,8 @@ fn before_query(path: &[u8]) -> &[u8] {
     path.get(..end).unwrap_or_default()
 }
 
-/// The path without what follows one of the `marks` up to the next of the `ends`: the `;parameters` of its segments (RFC
-/// 3986 section 3.3).
+/// The path without what follows one of the `marks` up to the next of the `ends`: the `;parameters` of its segments
+/// (RFC 3986 section 3.3).
 fn without(path: &[u8], marks: &[u8], ends: &[u8]) -> Vec<u8> {
     let mut is_dropped = false;
     let mut kept = Vec::with_capacity(path.len());

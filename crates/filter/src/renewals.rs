@@ -1,15 +1,16 @@
 //! How often upstreams renew the ids of their own sessions (`upstream.cookie`).
 //!
-//! One that takes no foreign ids, behind several of its kind, answers each request with an id of its own. Each would be a
-//! rotation, a write and a new cookie, until parallel requests end each other's tokens. So a session whose id is renewed again
-//! and again keeps the one it has.
+//! An upstream that takes no foreign ids, behind a balancer of several, answers each request with an id of its own.
+//! Each would be a rotation, a write and a new cookie, until parallel requests end each other's tokens. So a session
+//! whose id is renewed again and again keeps the one it has.
 
 use core::fmt;
 
 use session::id::SessionId;
 use session::time::{Seconds, UnixSeconds};
 
-/// More than as many sessions are seldom in a storm at once; those that share a slot make each other's look new. It takes some 40 KiB.
+/// More sessions than this are seldom in a storm at once; two that share a slot make each other's renewals look new.
+/// They take some 40 KiB.
 const SLOTS: usize = 1024;
 /// Renewals count as one after the other if no more than this lies between them.
 const WINDOW: Seconds = Seconds::new(60);

@@ -49,7 +49,7 @@ pub struct Attributes {
 pub struct CookieError {
     /// The attribute, as the configuration calls it.
     pub attribute: &'static str,
-    /// The rule.
+    /// What the attribute must be like.
     pub rule: &'static str,
 }
 
@@ -138,8 +138,8 @@ impl SetCookie {
     }
 
     /// The `Set-Cookie` values that take away cookies of the same name which an older configuration may have left: one
-    /// without the domain, without the partition, with the path `/`. To be sent before [`issue`](Self::issue): a browser
-    /// that knows no partitions takes that variant for the cookie itself.
+    /// without the domain, without the partition, with the path `/`. To be sent before [`issue`](Self::issue): a
+    /// browser that knows no partitions takes that variant for the cookie itself.
     #[must_use]
     pub fn variants(&self) -> &[String] {
         &self.variants

@@ -33,7 +33,7 @@ pub use world::{Visit, World};
 /// The headers of one message.
 pub type HeaderList = Vec<(String, Vec<u8>)>;
 
-/// These headers.
+/// Makes a list of these names and values.
 pub fn headers(list: &[(&str, &str)]) -> HeaderList {
     list.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
 }

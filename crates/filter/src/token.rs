@@ -4,9 +4,9 @@
 //! format(1) | key id(1) | session id(16) | version(4) | issued at(5) | MAC(16)     base64url, 58 characters
 //! ```
 //!
-//! Integers are big-endian. The MAC is HMAC-SHA-256 truncated to 128 bits (RFC 2104 section 5) over
-//! everything before it, and the values that the token is bound to. Base64url has no padding and only its canonical spelling is read, so a token has
-//! exactly one form and no bit of it can be changed.
+//! Integers are big-endian. The MAC is HMAC-SHA-256 truncated to 128 bits (RFC 2104 section 5) over everything before
+//! it, and the values that the token is bound to. Base64url has no padding and only its canonical spelling is read, so
+//! a token has exactly one form and no bit of it can be changed.
 
 mod recent;
 

@@ -4,9 +4,9 @@
 use session_filter::exchange::Step;
 use session_filter::testing::CachedVisit;
 
-/// The list of the request's headers, the slot's content (in Envoy what hostcalls have returned), the subject and the data
-/// read from it, the cookies of ours, the lines without them and the one line in them, the list of edits, and the values
-/// of the id, the state and the version; and what a callout would say of the request.
+/// The list of the request's headers, the slot's content (in Envoy what hostcalls have returned), the subject and the
+/// data read from it, the cookies of ours, the lines without them and the one line in them, the list of edits, and the
+/// values of the id, the state and the version; and what a callout would say of the request.
 const ALLOCATIONS: u64 = 12;
 
 #[test]

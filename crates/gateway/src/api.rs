@@ -79,7 +79,7 @@ impl Seldom {
 }
 
 impl<S: Store> Api<S> {
-    /// The API for whoever knows one of `tokens`.
+    /// The API for callers that know one of `tokens`.
     #[must_use]
     pub fn new(sessions: Sessions<S>, tokens: BearerTokens, limits: Limits, metrics: Metrics) -> Self {
         Self {
@@ -111,7 +111,7 @@ impl<S: Store> Api<S> {
     }
 
     /// Answers a request, whatever it is. It is in flight from this call on, and not only once the future is polled:
-    /// otherwise requests would pile up in the runtime that nobody counts.
+    /// otherwise requests would pile up in the runtime uncounted.
     pub fn answer<B>(self: Arc<Self>, request: Request<B>) -> impl Future<Output = Answer> + Send
     where
         B: Body<Data = Bytes> + Send,

@@ -180,7 +180,7 @@ impl Flags {
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// A line of text, for people.
     Text,
     /// One JSON object a line.
     Json,

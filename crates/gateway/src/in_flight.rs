@@ -1,9 +1,10 @@
 //! How many calls may be in flight at a time, and how connections wait when there are many.
 //!
 //! Beyond what a gateway can serve, an answer comes later than its caller waits for it. So there is a bound, and a call
-//! beyond it is refused while that is still cheap: before its body is read, and before it waits for anything. But reading and
-//! refusing a call costs as much as serving one from memory. So before that, from a quarter of the bound on, connections are
-//! read in turn only, as calls end: what is not read waits with its caller, who has a bound of its own.
+//! beyond it is refused while that is still cheap: before its body is read, and before it waits for anything. But
+//! reading and refusing a call costs as much as serving one from memory. So before that, from a quarter of the bound
+//! on, connections are read in turn only, as calls end: what is not read waits with its caller, who has a bound of its
+//! own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +15,8 @@ use tokio::time::timeout;
 
 use crate::metrics::{CallGuard, Metrics};
 
-/// How long a connection waits for its turn to be read. Together with what comes after, it has to be shorter than callers
-/// wait.
+/// How long a connection waits for its turn to be read. Together with what comes after, it has to be shorter than
+/// callers wait.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 const _: () = assert!(MAX_WAIT.as_millis() < DEFAULT_CALL_TIMEOUT.as_millis(), "callers give up first");
 
@@ -25,8 +26,8 @@ pub struct InFlight(Arc<Calls>);
 
 struct Calls {
     free: Arc<Semaphore>,
-    /// With so many free places connections are read as they come. A read may bring as many calls as a connection has
-    /// streams, for which there is room then, here and before a memcached node.
+    /// With at least this many free places, connections are read as they come. A read may bring as many calls as a
+    /// connection has streams, for which there is room then, here and before a memcached node.
     plenty: usize,
     /// Tells a connection that it is its turn.
     turn: Notify,
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_waits_for_long() {
+    async fn no_connection_waits_for_long() {
         let calls = calls(1);
         let _place = calls.enter();
         let started = tokio::time::Instant::now();

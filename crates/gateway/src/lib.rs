@@ -8,7 +8,8 @@
 //! | [`api`] | turns requests into calls, outcomes into answers |
 //! | [`sessions`] | reads, merges, compares-and-swaps until it wins |
 //! | [`store`] | keeps bytes under keys: in memory or in memcached |
-//! | [`config`], [`logging`], [`metrics`], [`admin`], [`healthcheck`](mod@healthcheck) | how operators see and steer it |
+//! | [`config`], [`admin`], [`healthcheck`](mod@healthcheck) | how operators steer it and ask for its health |
+//! | [`logging`], [`metrics`] | what operators see of it |
 //!
 //! What a session is and how a write changes it is decided in [`session::record`], without I/O.
 

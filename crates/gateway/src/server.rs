@@ -45,13 +45,15 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Clone)]
 pub struct Connections {
     /// How long the head of a request may take: a connection's first from the start, each next one from its first byte.
-    /// A connection that nobody has shown a token on ([`Trusted`]) is closed after that without a request, too.
+    /// A connection on which no caller has shown a bearer token ([`Trusted`]) is closed after that without a request,
+    /// too.
     pub header_timeout: Duration,
     /// When one without requests is closed, at the earliest; at the latest after twice that.
     pub idle_timeout: Duration,
     /// How many there may be at a time.
     pub max: usize,
-    /// The calls that come on them: while there are many, connections are read in turn. `None` is to read them as they come.
+    /// The calls that come on them: while there are many, connections are read in turn. `None` is to read them as they
+    /// come.
     pub calls: Option<InFlight>,
     /// Where they are counted, if they are.
     pub metrics: Option<Metrics>,
@@ -80,12 +82,12 @@ impl Drain {
         self.0.subscribe()
     }
 
-    /// Begins.
+    /// Tells everything that watches to end.
     pub fn begin(&self) {
         self.0.send_replace(true);
     }
 
-    /// Begins, and waits until everything that watches has ended.
+    /// Tells everything that watches to end, and waits until everything that watches has ended.
     pub async fn finish(&self) {
         self.begin();
         self.0.closed().await;
@@ -146,7 +148,7 @@ where
             drop((place, counted));
         });
     }
-    // In this order, so that whoever waits for the end finds the socket's file gone.
+    // In this order, so that a caller that waits for the end finds the socket's file gone.
     drop(listener);
     drop(drain);
 }

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | here | reads and ends sessions |
 //! | `change` | creates and changes them |
-//! | `subjects` | keeps the records that tell which sessions of somebody are good |
-//! | `striped_lock`, `background` | let writers take turns, and do what nobody waits for |
+//! | `subjects` | keeps the records that tell which sessions of a subject are good |
+//! | `striped_lock`, `background` | let writers take turns, and do what no caller waits for |
 //!
 //! Three rules hold for every write here. An acknowledged change is in the store, and no other
 //! acknowledged change is lost by it. A session that was ended is not brought back. And when it can't be known
@@ -84,9 +84,9 @@ impl IdState {
 /// How a record is looked up.
 #[derive(Clone, Copy, Debug)]
 enum Look {
-    /// As always.
+    /// Where the store usually looks.
     Once,
-    /// Once more, because what was found is older than what somebody has seen.
+    /// Once more, because what was found is older than what the caller has seen.
     Again,
 }
 
@@ -189,7 +189,7 @@ impl<S: Store> Sessions<S> {
                         // Perhaps by the write whose answer was lost.
                         Ok(IdState::Unused | IdState::Ended) if presented.is_none() || is_lost => return Ok(None),
                         Ok(IdState::Unused | IdState::Ended) => return Err(SessionError::NotFound),
-                        // Of what can't be read nobody knows whether it is at that version, or what the token opens.
+                        // What can't be read may be at any version, and any token may open it.
                         Err(error) => return Err(error),
                     };
                     precondition.check(&session)?;
@@ -223,7 +223,7 @@ impl<S: Store> Sessions<S> {
         Ok(())
     }
 
-    /// The sessions of the subject, the one that was enlisted first in front.
+    /// The sessions of the subject, in the order in which they were enlisted.
     pub async fn of_subject(&self, principal: &Principal) -> Result<Vec<ListedSession>, SessionError> {
         let now = now();
         let (listed, stale) = self.in_time(self.subjects.list(principal)).await?;
@@ -255,7 +255,7 @@ impl<S: Store> Sessions<S> {
         self.background.run(async move { subjects.forget_before(&principal, id, version).await }).await;
     }
 
-    /// Whom the session under `key` belongs to, as far as it can be told, and the version after its present one.
+    /// The principal of the session under `key`, as far as it can be told, and the version after its present one.
     async fn membership(&self, key: &Key) -> Option<(Principal, Version)> {
         let entry = self.store.get(key).await.ok()??;
         match Stored::decode(&entry.value).ok()? {
@@ -288,7 +288,7 @@ fn live_session(session: Session, lifetime: Seconds, now: UnixSeconds) -> LiveSe
     LiveSession { session, expires: now.plus(lifetime) }
 }
 
-/// How long the session lives if nobody uses it, of which the store has its own idea.
+/// How long the session lives unless it is used. The store has its own idea of that.
 fn remaining(session: &Session, in_store: Seconds, now: UnixSeconds) -> Seconds {
     session.lifetime_left(now).map_or(Seconds::ZERO, |left| left.min(in_store))
 }

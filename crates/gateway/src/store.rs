@@ -27,13 +27,14 @@ pub use replicated::{Replicated, Unreplicated};
 /// Implementers guarantee, to all users of one store and not only to those of one process:
 ///
 /// * *Atomicity.* Each write takes effect as a whole or not at all, and a read sees one whole value.
-/// * *Compare-and-swap.* After [`get`](Self::get) returned a [`Cas`], [`replace`](Self::replace) with it succeeds only if no
-///   other `add`, `replace` or `set` of that key took effect since. Of any number of `add`s for an absent key
-///   one succeeds. [`touch`](Self::touch) may or may not count as such a write.
+/// * *Compare-and-swap.* After [`get`](Self::get) returned a [`Cas`], [`replace`](Self::replace) with it succeeds only
+///   if no other `add`, `replace` or `set` of that key took effect since. Of any number of `add`s for an absent key one
+///   succeeds. [`touch`](Self::touch) may or may not count as such a write.
 /// * *Expiry.* A value is gone once its time to live is over, give or take a second. It may be gone earlier;
 ///   it is never replaced by an older one.
-/// * *Honest errors.* [`StoreError::Unavailable`], [`StoreError::Overloaded`], [`StoreError::TooLarge`] and [`StoreError::Refused`] mean that the write has not happened and
-///   never will; everything else is [`StoreError::Unknown`].
+/// * *Honest errors.* [`StoreError::Unavailable`], [`StoreError::Overloaded`], [`StoreError::TooLarge`] and
+///   [`StoreError::Refused`] mean that the write has not happened and never will; everything else is
+///   [`StoreError::Unknown`].
 /// * *Bounded time.* No call waits for ever.
 ///
 /// `tests/all/store_contract.rs` holds every implementation to this.
@@ -65,7 +66,7 @@ pub trait Store: Send + Sync + 'static {
     /// Gives whatever is under `key` by then a new time to live; `false` if there is nothing.
     fn touch(&self, key: &Key, ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Fails with [`StoreError::TooLarge`] if a value of so many bytes is larger than the store keeps, as far as that is
+    /// Fails with [`StoreError::TooLarge`] if a value of this size is larger than the store keeps, as far as that is
     /// known; writes look at it themselves.
     fn admit(&self, _key: &Key, _bytes: usize) -> Result<(), StoreError> {
         Ok(())

@@ -1,6 +1,6 @@
 //! The epoch of a subject: what ties a session to the record of its subject.
 
-/// Names one reign of a subject's record, from its creation or a revocation to the next.
+/// Names one period of a subject's record, from its creation or a revocation to the next revocation.
 ///
 /// 64 random bits rather than a counter, which would start over after the store lost the record. Only equality counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ impl SessionId {
         &self.0
     }
 
-    /// Its second half: random bytes of their own, for an id that will be nobody's.
+    /// Its second half: random bytes that can be used alone where the id itself is not.
     #[must_use]
     pub fn second_half(&self) -> [u8; 8] {
         self.0.last_chunk().copied().unwrap_or_default()

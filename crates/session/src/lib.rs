@@ -1,8 +1,8 @@
 //! What a session is and how a write changes it, without I/O.
 //!
-//! Everything here is a function of its arguments: the clock and random bytes are passed in. The gateway reads a record from
-//! its store, lets this crate compute the next one, and writes that. The filter takes from here what both have to agree on:
-//! ids, versions, which tokens a rotation ends, and the headers of the gateway's API.
+//! Everything here is a function of its arguments: the clock and random bytes are passed in. The gateway reads a record
+//! from its store, lets this crate compute the next one, and writes that. The filter takes from here what both have to
+//! agree on: ids, versions, which tokens a rotation ends, and the headers of the gateway's API.
 //!
 //! | module | answers |
 //! |---|---|
@@ -10,8 +10,8 @@
 //! | [`record`], [`merge_patch`] | what is stored of a session, and how a write changes it |
 //! | [`rotation`] | which tokens of a session are still good |
 //! | [`principal`] | who is logged in, where several sites share a gateway |
-//! | [`subject`], [`epoch`] | which sessions of somebody are good, and how all of them end at once |
-//! | [`gateway_api`], [`limits`] | which headers the filter and the gateway speak to each other, and how much of everything |
+//! | [`subject`], [`epoch`] | which sessions of a subject are good, and how all of them end at once |
+//! | [`gateway_api`], [`limits`] | which headers the filter and the gateway speak to each other, and their limits |
 
 pub mod epoch;
 pub mod gateway_api;

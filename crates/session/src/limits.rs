@@ -1,7 +1,7 @@
-//! How much of everything the filter sends and the gateway takes, and what the two settle on where nobody says.
+//! The limits of what the filter sends and the gateway takes, and the defaults of both.
 //!
-//! The gateway refuses what is beyond a limit. The filter refuses a configuration that would ask for it, and drops what an
-//! upstream sends beyond it.
+//! The gateway refuses what is beyond a limit. The filter refuses a configuration that would ask for it, and drops what
+//! an upstream sends beyond it.
 
 use core::time::Duration;
 
@@ -29,8 +29,8 @@ pub const DEFAULT_ROTATION_GRACE: Seconds = Seconds::new(10);
 /// The data key that holds the subject.
 pub const DEFAULT_SUBJECT_KEY: &str = "user";
 
-/// Whether upstreams may keep their own state under this id: a cookie's value as RFC 6265 section 4.1.1 allows servers to
-/// send it, neither empty nor longer than [`MAX_UPSTREAM_COOKIE_BYTES`].
+/// Whether upstreams may keep their own state under this id: a cookie's value as RFC 6265 section 4.1.1 allows servers
+/// to send it, neither empty nor longer than [`MAX_UPSTREAM_COOKIE_BYTES`].
 #[must_use]
 pub fn is_upstream_cookie(value: &[u8]) -> bool {
     let is_octet = |byte: &u8| byte.is_ascii_graphic() && !b"\",;\\".contains(byte);

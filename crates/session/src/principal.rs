@@ -1,7 +1,7 @@
 //! Who is logged in: a subject, in its realm.
 //!
-//! Two sites that share a gateway may both have an `alice`. A realm tells them apart: it is part of who somebody is wherever
-//! all sessions of somebody are meant. Without realms there is one for all.
+//! Two sites that share a gateway may both have an `alice`. A realm tells them apart: it is part of the principal
+//! wherever all sessions of a subject are meant. Without realms there is one for all.
 
 use core::fmt;
 use core::str::FromStr;

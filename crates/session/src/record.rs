@@ -119,7 +119,7 @@ pub struct Change {
     pub grace: Seconds,
     /// The version of the token that the change is made with, if it is made with one.
     pub seen: Option<Version>,
-    /// Whether it is a creation that joins a session of another request, which may be somebody else's: if it rotates,
+    /// Whether it is a creation that joins a session of another request, which may be another client's: if it rotates,
     /// the grace spares no token.
     pub joins: bool,
     /// The data key that holds the subject.
@@ -186,11 +186,11 @@ impl Session {
 
     /// The session after `change`, one version up.
     ///
-    /// A login keeps its realm until another one: a realm that is given to a site some day must not log everybody out. A
+    /// A login keeps its realm until another one: giving a realm to a site must not log all of its users out. A
     /// change that writes the subject, or says that it was authenticated, is a login in the realm of the change.
     ///
-    /// Another subject than before rotates by itself, and the grace spares no token: one of before a
-    /// login must never open the session of after it (OWASP ASVS 5.0 7.2.4). Nor must a change that was
+    /// A change of the subject rotates by itself, and the grace spares no token: one from before a
+    /// login must never open the session after it (OWASP ASVS 5.0 7.2.4). Nor must a change that was
     /// under way with such a token, so its standing is looked at again here.
     pub fn change(&self, change: Change, write: Write) -> Result<Self, ChangeError> {
         let standing = change.seen.map_or(Standing::Good, |seen| self.standing(seen, change.grace, write.now));
@@ -220,7 +220,7 @@ impl Session {
         } else {
             (self.min_version, self.grace)
         };
-        // A token that is only spared would rotate the good one away, or log somebody in.
+        // A token that is only spared would rotate the good one away, or log a user in.
         if min_version == version && standing != Standing::Good {
             return Err(ChangeError::TokenEnded);
         }
@@ -250,11 +250,11 @@ impl Session {
         Self { login: self.login.map(|login| Login { epoch: Some(epoch), ..login }), ..self }
     }
 
-    /// Whether a creation under this session's id may become a change of it: nobody has ever been
+    /// Whether a creation under this session's id may become a change of it: no user has ever been
     /// logged in, no token was ever rotated away, and it was created at most `within` ago, so it is a
     /// race between the first writes of one visitor. Later it would be a replay; after a rotation, such
     /// as that of a login or logout, it would let an older token in. A session that seems to be created
-    /// in the future, because the clock was set back, is joined by nobody.
+    /// in the future, because the clock was set back, is not joined.
     #[must_use]
     pub fn may_merge(&self, within: Seconds, now: UnixSeconds) -> bool {
         let is_young = now.since(self.created) <= within && self.created <= now.plus(CLOCK_TOLERANCE);
@@ -369,9 +369,10 @@ impl Session {
     }
 }
 
-/// Who is logged in: a non-empty string or a whole number under `key`, digit by digit. Anything else is nobody.
+/// Who is logged in: a non-empty string or a whole number under `key`, digit by digit. Anything else is no subject.
 ///
-/// `1` and `1.0` are one number, and must not be two subjects; `a\ud83d` and `a\ud83e` are two texts, and must not be one.
+/// `1` and `1.0` are one number, and must not be two subjects; `a\ud83d` and `a\ud83e` are two texts, and must not be
+/// one.
 fn subject_of(data: &Object, key: &str) -> Result<Option<String>, ChangeError> {
     let subject = match data.get(key) {
         Some(Value::String(name)) if name.contains(char::REPLACEMENT_CHARACTER) => {

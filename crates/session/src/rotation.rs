@@ -1,7 +1,7 @@
 //! Rotation: which tokens of a session are still good.
 //!
-//! A session has a `min_version`; rotation raises it, and older tokens end. Those in use right before it get a grace, so
-//! that requests in flight survive. The filter asks when a request comes, the gateway again when a write is
+//! A session has a `min_version`; rotation raises it, and older tokens end. Those in use right before it get a grace,
+//! so that requests in flight survive. The filter asks when a request comes, the gateway again when a write is
 //! committed: a login in between must not let the write's client in.
 
 use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
@@ -13,7 +13,7 @@ pub enum Rotation {
     /// No, unless it changes the subject.
     #[default]
     None,
-    /// Yes.
+    /// Yes, because the caller asks for it.
     Asked,
     /// Yes, because the subject has just proved again who they are (OWASP ASVS 5.0 7.2.4, 7.5.1).
     Authenticated,

@@ -1,12 +1,11 @@
-//! The subject record: which sessions of somebody are good.
+//! The subject record: which sessions of a subject are good.
 //!
-//! A session that belongs to a subject lives only while its subject's record [admits](Subject::admits) it. So one
-//! write to the record ends all of a subject's sessions, however many there are, and a record that the store lost
-//! ends them too: whoever creates it anew draws another [`Epoch`], and nothing that the old record had ended comes
-//! back.
+//! A session that belongs to a subject lives only while its subject's record [admits](Subject::admits) it. So one write
+//! to the record ends all of a subject's sessions, however many there are, and a record that the store lost ends them
+//! too: the gateway that creates it anew draws another [`Epoch`], and nothing that the old record had ended comes back.
 //!
-//! A session enters with [`Subject::enlist`] before it is written itself; between the two the record may change, and the
-//! session then is written as one that is not good. All of a subject's sessions leave with [`Subject::revoke`], one
+//! A session enters with [`Subject::enlist`] before it is written itself; between the two the record may change, and
+//! the session then is written as one that is not good. All of a subject's sessions leave with [`Subject::revoke`], one
 //! with [`Subject::forget`].
 
 mod codec;
@@ -88,7 +87,7 @@ impl Subject {
         self.epoch
     }
 
-    /// The sessions, the one enlisted first in front.
+    /// The sessions, in the order in which they were enlisted.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
@@ -98,8 +97,8 @@ impl Subject {
     /// listed, too: leaving the list then is what ends it, in the same write that lets another in.
     #[must_use]
     pub fn admits(&self, id: SessionId, epoch: Epoch, limited: bool) -> bool {
-        let reigns = epoch == self.epoch || self.spared == Some((id, epoch));
-        reigns && (!limited || self.members.iter().any(|member| member.id == id))
+        let is_current = epoch == self.epoch || self.spared == Some((id, epoch));
+        is_current && (!limited || self.members.iter().any(|member| member.id == id))
     }
 
     /// Whether one more session needs none to be forgotten, ended or refused.

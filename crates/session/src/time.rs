@@ -1,4 +1,4 @@
-//! Whole seconds since 1970, handed in by whoever has a clock.
+//! Whole seconds since 1970, handed in by the caller, who has a clock.
 
 use core::fmt;
 use core::str::FromStr;

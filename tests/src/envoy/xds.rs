@@ -203,8 +203,9 @@ impl Files {
 impl Dynamic {
     /// Replaces a file, once, and waits until Envoy has taken or rejected it.
     pub fn change(&mut self, file: File, change: impl FnOnce(&mut Files)) -> Verdict {
-        // Whatever is moved into the folder has Envoy read all of the files. It must be done with all, or what is left over
-        // would be taken for the answer to the next change. (A cluster that changes begins anew with its endpoints.)
+        // Whatever is moved into the folder has Envoy read all of the files. It must be done with all, or what is left
+        // over would be taken for the answer to the next change. (A cluster that changes begins anew with its
+        // endpoints.)
         let others = match file {
             File::Clusters => [File::Filter, File::Clusters].as_slice(),
             File::Filter | File::Endpoints => &[File::Filter, File::Clusters, File::Endpoints],

@@ -91,7 +91,10 @@ fn assert_shared(manifests: &Manifests, socket: &str) {
     let pod = pod.expect("a pod has the gateway as a sidecar");
     let gateway = container(pod, "/initContainers");
     assert_eq!(text(gateway, "/restartPolicy"), "Always");
-    assert!(list(gateway, "/args").contains(&format!("--listen=unix:{socket}").into()), "nobody listens on {socket}");
+    assert!(
+        list(gateway, "/args").contains(&format!("--listen=unix:{socket}").into()),
+        "no process listens on {socket}"
+    );
     let proxy = list(pod, "/containers").iter().find(|container| container["name"] == "istio-proxy");
     let volume = |container: &Value| {
         let mut mounts = list(container, "/volumeMounts").iter();

@@ -266,7 +266,8 @@ fn django_that_always_has_something_to_keep_is_adopted_as_strict_php_is() {
     share_one_store("sessionid", pair.each_ref().map(Django::port), 1);
 }
 
-/// It takes its cookie from whoever it has nothing to keep for, which ends our session, too, and what others keep in it.
+/// It takes its cookie from visitors that it has nothing to keep for, which ends our session, too, and what others keep
+/// in it.
 #[test]
 fn django_ends_the_sessions_of_visitors_it_has_nothing_to_keep_for() {
     let store = tempfile::tempdir().unwrap();

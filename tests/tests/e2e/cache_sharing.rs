@@ -56,7 +56,7 @@ fn a_copy_is_used_for_its_ttl_and_no_longer() {
         .body(r#"{"n":2}"#);
     assert_eq!(mesh.gateway.call(elsewhere).status, 200);
     let calls = mesh.gateway.calls();
-    wait::until("the change of somebody else is seen", || {
+    wait::until("another client's change is seen", || {
         let data = browser.get("/").seen().data();
         assert!([json!({"n": 1}), json!({"n": 2})].contains(&data), "{data}");
         // Only an answer of the gateway can have brought it.

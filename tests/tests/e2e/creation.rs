@@ -61,7 +61,7 @@ fn the_first_request_of_all_may_write() {
     let mut browser = mesh.browser();
     let first = browser.send(Request::get("/").respond("x-session-patch", r#"{"visits":1}"#));
     let token = Token::read(&browser.token().unwrap());
-    // Nobody else can have a token for an id that was drawn for this request: it can stay.
+    // No other client can have a token for an id that was drawn for this request: it can stay.
     assert_eq!((token.id, token.version), (first.seen().id(), 1));
 
     let next = browser.get("/").seen();

@@ -51,8 +51,8 @@ fn row(line: &str) -> Row {
     Row { failure: failure.clone(), place: place.clone(), line }
 }
 
-/// Whether a log has such a line: what is between the placeholders `<…>`, in this order. Runs of spaces count as one: protobuf
-/// puts them into its messages at random, so that nobody relies on their text.
+/// Whether a log has such a line: what is between the placeholders `<…>`, in this order. Runs of spaces count as one:
+/// protobuf puts them into its messages at random, so that no program relies on their text.
 fn has_line(log: &str, pattern: &str) -> bool {
     let literals: Vec<&str> = pattern
         .split('<')

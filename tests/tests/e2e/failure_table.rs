@@ -1,8 +1,8 @@
 //! Every way in which the gateway can fail, times what a request may want of it, times the policies.
 //!
-//! The rows are what a callout can meet (no way to send it, no connection, no answer, half an answer, somebody else's
-//! answer). Whatever the row: a read, a write and a logout have one outcome each by policy, no cookie is replaced or cleared by
-//! an outage, and the same cookie opens the same session once the gateway is back.
+//! The rows are what a callout can meet (no way to send it, no connection, no answer, half an answer, another server's
+//! answer). Whatever the row: a read, a write and a logout have one outcome each by policy, no cookie is replaced or
+//! cleared by an outage, and the same cookie opens the same session once the gateway is back.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;
@@ -160,7 +160,8 @@ fn fails_in_every_way(policy: Policy) {
                 .cluster_options("session_gateway", json!({"typed_extension_protocol_options": null}))
         })
     };
-    // What hangs is left to an Envoy that does not wait long; on a busy machine it may see an outage where there is none.
+    // What hangs is left to an Envoy that does not wait long; on a busy machine it may see an outage where there is
+    // none.
     let (patient, hasty) = (start("20s"), start("100ms"));
     let mut stored = patient.browser();
     let id = stored.send(Request::get(CACHED).respond("x-session-patch", r#"{"n":1}"#)).seen().id();
@@ -328,8 +329,8 @@ fn a_memcached_that_hangs_is_an_outage_that_ends() {
         let answer = stored.with_cookies(Request::get(ASKS)).send(mesh.envoy.port());
         (answer.status == 200).then_some(answer)
     });
-    // What was asked of memcached while it hung it may have done since. It is told so to nobody, and is no
-    // reason to log anybody out, unless that is what was asked for.
+    // What was asked of memcached while it hung it may have done since. No client is told so, and that is no
+    // reason to log a user out, unless a logout is what was asked for.
     match answer.seen().state().as_str() {
         "active" => {
             assert_eq!(answer.seen().id(), id);

@@ -11,7 +11,8 @@ use session_mesh_e2e::process::Process;
 use session_mesh_e2e::tomcat::{Application, Tomcat};
 use tempfile::TempDir;
 
-/// A server in a language of its own. It answers `/x` with the patch that its script has under `x`, and shows what it got.
+/// A server in a language of its own. It answers `/x` with the patch that its script has under `x`, and shows what it
+/// got.
 struct Spoken {
     mesh: Mesh,
     _process: Process,
@@ -45,8 +46,8 @@ fn after(mesh: &Mesh, path: &str) -> Result<String, String> {
     }
 }
 
-/// What the document prints for a language, and the same with other texts in it: each is the patch of a path of its own.
-/// `branch` makes it a branch of the server's script.
+/// What the document prints for a language, and the same with other texts in it: each is the patch of a path of its
+/// own. `branch` makes it a branch of the server's script.
 fn branches(language: &str, branch: impl Fn(usize, &str) -> String) -> String {
     let document = fs::read_to_string(built::root().join("docs/upstreams.md")).unwrap();
     let (_, section) = document.split_once("#### Patches in your language").unwrap();

@@ -99,8 +99,8 @@ fn cors(name: &str) -> Value {
     json!({"name": name, "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.Cors"}})
 }
 
-/// Envoy's own `cors` filter in front of ours answers preflights and makes our answers to requests readable; behind ours
-/// it makes our answers in place of responses readable. Both places together cover all.
+/// Envoy's own `cors` filter in front of ours answers preflights and makes our answers to requests readable; behind
+/// ours it makes our answers in place of responses readable. Both places together cover all.
 #[test]
 fn envoys_cors_filter_stands_on_both_sides() {
     let policy = json!({

@@ -70,7 +70,7 @@ fn drive(setup: &mut Setup) {
     assert_eq!(setup.gateway.data(&second.id()), Some(json!({"cart": {"n": 1}})));
     setup.envoy.until_counted("writes.created", 1);
 
-    // Without a gateway nothing pretends to be saved, and nobody is logged out.
+    // Without a gateway nothing pretends to be saved, and no user is logged out.
     let token = browser.token();
     setup.gateway.stop();
     let refused = browser.send(patch(r#"{"cart":{"n":2}}"#));
@@ -130,8 +130,8 @@ fn an_envoy_extension_policy() {
 
 #[test]
 fn a_plugins_configuration_may_come_as_a_struct_or_as_text() {
-    // Istio sends a WasmPlugin's as a string of JSON, and an EnvoyFilter's as it is written. Both are driven above; this
-    // is each of them the other way round, whatever a version does.
+    // Istio sends a WasmPlugin's as a string of JSON, and an EnvoyFilter's as it is written. Both are driven above;
+    // this is each of them the other way round, whatever a version does.
     let filter = Manifests::render(ENVOY_FILTER).patient().change("EnvoyFilter", |filter| {
         for patch in filter["spec"]["configPatches"].as_array_mut().unwrap() {
             if let Some(configuration) = patch.pointer_mut("/patch/value/typed_config/config/configuration") {
@@ -206,8 +206,9 @@ fn plugin(name: &str, priority: i32, image: &str, config: &Value) -> Value {
 
 #[test]
 fn plugins_that_share_a_vm_id_do_not_share_sessions() {
-    // Istio sets no vm_id, so all plugins of a proxy share their shared data. Here are somebody else's filter, and this
-    // one a second time, in front of the first, with another cookie. Both have one slot for their copies: the same.
+    // Istio sets no vm_id, so all plugins of a proxy share their shared data. Here are another project's filter, and
+    // this one a second time, in front of the first, with another cookie. Both have one slot for their copies: the
+    // same.
     let cache = json!({"slots": 1});
     let second = plugin(
         "second",
@@ -285,7 +286,8 @@ fn a_waypoint_does_not_know_the_gateway_unless_it_is_asked_for() {
 
 #[test]
 fn a_plugin_for_other_proxies_leaves_this_one_alone() {
-    // A selector that names no pod, a match for the other direction, a selector on a waypoint: all are silently nothing.
+    // A selector that names no pod, a match for the other direction, a selector on a waypoint: all are silently
+    // nothing.
     let misses: [(&str, Proxy, fn(&mut Value)); 3] = [
         (SIDECARS, sidecar(), |spec| spec["selector"]["matchLabels"]["session-mesh"] = "enable".into()),
         (SIDECARS, sidecar(), |spec| spec["match"][0]["mode"] = "CLIENT".into()),

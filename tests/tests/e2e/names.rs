@@ -39,7 +39,7 @@ fn assert_nobody_is_root(envoy_port: u16, path: &str, what: &str) {
     assert!(!answer.text().contains("root"), "{what}: {}", answer.text());
 }
 
-/// Somebody who is logged in and forges names sees their own, and nothing of the forged ones.
+/// A user who is logged in and forges names sees their own, and nothing of the forged ones.
 fn assert_alice_is_alice(mesh: &Mesh, path: &str, off: &str, shown: &[&str]) {
     let mut browser = mesh.browser();
     browser.send(Request::get("/other/").respond("x-session-patch", r#"{"user":"alice"}"#));
@@ -197,7 +197,8 @@ fn the_recipes_for_routes_without_the_filter_hold() {
     assert_eq!(send(&ruled, "/bare/x")[0], "");
 }
 
-/// Rules look at the path alone, where the filter is on, too. What an upstream may read beside it is for the route to take out.
+/// Rules look at the path alone, where the filter is on, too. What an upstream may read beside it is for the route to
+/// take out.
 #[test]
 fn the_recipe_for_upstreams_that_take_their_path_from_a_header_holds() {
     const NAMES: [&str; 2] = ["x-original-url", "x-rewrite-url"];

@@ -144,7 +144,7 @@ fn no_secret_is_logged_however_much_is() {
     }
 }
 
-/// Whoever has the access log print `Cookie` finds no token in it, whatever the filter did with the request.
+/// An operator who has the access log print `Cookie` finds no token in it, whatever the filter did with the request.
 #[test]
 fn no_token_is_in_an_access_log_that_prints_cookies() {
     let log = json!([{

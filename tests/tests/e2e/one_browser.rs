@@ -115,7 +115,8 @@ const PAGE: &str =
     document.getElementById('out').textContent = seen.join(' ');
 })()</script></body></html>";
 
-/// Serves a page that leads from one Envoy to the next, one that logs in there, and answers of whose session a request was.
+/// Serves a page that leads from one Envoy to the next, one that logs in there, and answers of whose session a request
+/// was.
 fn pages(stream: &mut TcpStream) {
     let mut head = Vec::new();
     let mut byte = [0];

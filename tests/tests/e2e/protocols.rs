@@ -63,7 +63,7 @@ fn http_1_1_one_connection_may_carry_the_requests_of_several_clients() {
         connection.send("GET / HTTP/1.1\r\nhost: e2e.test\r\n\r\n");
         let head = connection.head().unwrap();
         let body = String::from_utf8(connection.body(&head).unwrap()).unwrap();
-        assert!(body.contains("x-session-state: new\r\n"), "the connection is nobody's: {body}");
+        assert!(body.contains("x-session-state: new\r\n"), "the connection belongs to no session: {body}");
         assert_eq!(head.all("set-cookie").len(), 1);
     }
 }
@@ -388,7 +388,8 @@ fn a_client_that_leaves_during_the_lookup_leaves_nothing_behind() {
     assert_eq!(mesh.app.requests(), requests + 2);
 }
 
-/// The gateway may have read the change to `{"n":2}`, or seen the connection end first. Nobody was told that it is saved.
+/// The gateway may have read the change to `{"n":2}`, or seen the connection end first. No client was told that it is
+/// saved.
 fn lives_on_with_or_without_the_write(mesh: &Mesh, browser: &mut Browser, id: &str) {
     let data = mesh.gateway.data(id).unwrap();
     assert!([json!({"n": 1}), json!({"n": 2})].contains(&data), "{data}");

@@ -1,4 +1,4 @@
-//! Secrets are replaced one after the other, and nobody is logged out.
+//! Secrets are replaced one after the other, and no user is logged out.
 
 use serde_json::json;
 use session_mesh_e2e::browser::SESSION_COOKIE;
@@ -35,7 +35,7 @@ fn a_secret_is_replaced_in_two_restarts_and_the_client_stays_logged_in() {
         ("active".to_owned(), id.clone(), "alice".to_owned())
     );
 
-    // Whoever has not been here in between has to log in again; the old secret is worth nothing any more.
+    // A user who has not been here in between has to log in again; the old secret is worth nothing any more.
     let calls = mesh.gateway.calls();
     let answer = absent.get("/");
     assert_eq!((answer.seen().state(), answer.seen().data()), ("new".to_owned(), json!({})));

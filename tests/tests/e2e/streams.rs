@@ -72,15 +72,15 @@ fn open(mesh: &Mesh, browser: &Browser, headers: &str) -> Connection {
     stream
 }
 
-/// When the session was created, and when it ends if nobody uses it from now on. Looked at without `?touch`, which is no
-/// use of it.
+/// When the session was created, and when it ends unless it is used from now on. Looked at without `?touch`, which is
+/// no use of it.
 fn life(gateway: &Gateway, id: &str) -> Option<(u64, u64)> {
     let answer = gateway.call(Request::get(&format!("/v1/sessions/{id}")));
     let field = |name: &str| answer.header(name).unwrap().parse::<u64>().unwrap();
     (answer.status == 200).then(|| (field("session-created"), field("session-expires")))
 }
 
-/// How many seconds it lives in all if nobody uses it from now on.
+/// How many seconds it lives in all unless it is used from now on.
 fn lifetime(gateway: &Gateway, id: &str) -> u64 {
     let (created, expires) = life(gateway, id).unwrap();
     expires - created
@@ -108,7 +108,7 @@ fn keeps_its_session_alive(headers: &str, mut frame: impl FnMut(&mut Connection)
     outlives_its_idle_timeout(&mesh.gateway, &id, || frame(&mut stream));
     assert_eq!(browser.get("/").seen().state(), "active");
     drop(stream);
-    wait::until("nobody has used it for its idle timeout", || mesh.gateway.data(&id).is_none().then_some(()));
+    wait::until("it was not used for its idle timeout", || mesh.gateway.data(&id).is_none().then_some(()));
     assert_eq!(browser.get("/").seen().state(), "expired");
 }
 
@@ -170,7 +170,7 @@ fn a_stream_whose_token_was_replaced_by_a_login_keeps_nothing_alive() {
     let mut socket = open(&mesh, &browser, WEBSOCKET);
     browser.send(Request::get("/").respond("x-session-patch", r#"{"user":"alice"}"#));
     let (_, expires) = life(&mesh.gateway, &id).unwrap();
-    wait::until("nobody has used it for its idle timeout", || {
+    wait::until("it was not used for its idle timeout", || {
         echo(&mut socket);
         let life = life(&mesh.gateway, &id);
         assert!(life.is_none_or(|(_, now)| now <= expires + 1), "the stream has extended it");

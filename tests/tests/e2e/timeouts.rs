@@ -28,7 +28,7 @@ fn ends_when_unused(gateway: &Gateway) {
     );
     let (mut browser, id) = stored(&mesh);
     // Looked at without `?touch`, which is no use of it.
-    wait::until("nobody has used it for three seconds", || gateway.data(&id).is_none().then_some(()));
+    wait::until("it was not used for three seconds", || gateway.data(&id).is_none().then_some(()));
     let answer = browser.get("/");
     assert_eq!((answer.seen().state(), answer.seen().data()), ("expired".to_owned(), json!({})));
     assert_ne!(answer.seen().id(), id);

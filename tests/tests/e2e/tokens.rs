@@ -30,7 +30,7 @@ impl Token {
     }
 }
 
-/// Sends a token and asserts that it opens nothing: the visitor is a new one, and nobody was asked.
+/// Sends a token and asserts that it opens nothing: the visitor is a new one, and the gateway was not asked.
 fn assert_refused(mesh: &Mesh, token: &str, owner: &str) {
     let calls = mesh.gateway.calls();
     let response = Request::get("/").header("cookie", format!("{SESSION_COOKIE}={token}")).send(mesh.envoy.port());

@@ -124,7 +124,7 @@ fn a_login_that_renews_tomcats_id_rotates_the_session_everywhere() {
     }
     assert!(after.windows(2).all(|pair| pair[0].colour != pair[1].colour), "{after:?}");
 
-    // Who knew the token of before the login sees nothing of it.
+    // A client that knew the token from before the login sees nothing of it.
     let planted = Page::read(&attacker.clone().get("/"));
     assert_eq!(planted.user, "nobody");
     assert!(planted.session != after[0].session && planted.session != before.session, "{planted:?}");

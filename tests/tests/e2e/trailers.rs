@@ -44,7 +44,8 @@ fn plugin() -> Value {
     })
 }
 
-/// Sends a request with all of these trailers. The names of those that the upstream saw, and of its own that the client saw.
+/// Sends a request with all of these trailers. The names of those that the upstream saw, and of its own that the client
+/// saw.
 fn exchange(port: u16, path: &str, cookie: Option<&str>) -> (Vec<String>, Vec<String>) {
     http2::run(async {
         let mut client = http2::connect(port).await;

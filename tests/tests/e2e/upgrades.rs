@@ -36,7 +36,7 @@ fn gateways_are_replaced_one_after_the_other_without_a_failed_request() {
     // Twice: there and back again.
     for leaving in [0, 1, 0, 1] {
         gateways(&mut mesh, &[ports[1 - leaving]]);
-        wait::until("nobody is connected to it", || (pair[leaving].connections() == 0).then_some(()));
+        wait::until("no client is connected to it", || (pair[leaving].connections() == 0).then_some(()));
         traffic.goes_on();
         pair[leaving].restart();
         gateways(&mut mesh, &ports);

@@ -154,7 +154,8 @@ impl InFlight {
         Self(vec![alice.clone(), alice.clone(), alice, bob, write])
     }
 
-    /// Has `change` made while they wait for a gateway, which is behind `cluster`, and returns the statuses of their answers.
+    /// Has `change` made while they wait for a gateway, which is behind `cluster`, and returns the statuses of their
+    /// answers.
     fn during(
         &self,
         mesh: &mut Dynamic,
@@ -227,7 +228,7 @@ fn a_change_of_the_cluster_itself_ends_calls_in_flight_and_a_second_cluster_does
     let statuses = requests.during(&mut mesh, (CLUSTER, &mut gateway), change);
     assert_eq!(statuses, [503; InFlight::REQUESTS], "Envoy ends them");
     let again = requests.0.first().unwrap().send(mesh.envoy.port());
-    assert_eq!(again.seen().state(), "active", "but nobody is logged out");
+    assert_eq!(again.seen().state(), "active", "but no user is logged out");
 
     // What the document says to do instead: a second cluster, then the filter, then the first one goes.
     let mut second = Gateway::start(&memcached.url());

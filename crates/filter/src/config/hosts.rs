@@ -31,7 +31,8 @@ impl Hosts {
         hosts.collect::<Result<_, _>>().map(Self)
     }
 
-    /// How exactly they name this host, `None` if it is none of them: by its name, by the longest wildcard, or as one of all.
+    /// How exactly they name this host, `None` if it is none of them: by its name, by the longest wildcard, or as one
+    /// of all.
     pub(super) fn rank(&self, host: &[u8]) -> Option<usize> {
         if self.0.is_empty() {
             return Some(0);
@@ -57,8 +58,8 @@ impl Hosts {
     }
 }
 
-/// The host of an `:authority` (RFC 9110 section 7.2), as rules name it: without user and port, in lower case, and without the
-/// dot that a fully qualified name may end with.
+/// The host of an `:authority` (RFC 9110 section 7.2), as rules name it: without user and port, in lower case, and
+/// without the dot that a fully qualified name may end with.
 pub(super) fn of_authority(authority: &[u8]) -> Vec<u8> {
     let host = authority.rsplit(|byte| *byte == b'@').next().unwrap_or_default();
     let end = match host.first() {

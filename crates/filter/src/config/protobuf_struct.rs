@@ -1,7 +1,7 @@
 //! Reads a serialized `google.protobuf.Struct`.
 //!
-//! Whoever writes the plugin's configuration as YAML instead of as JSON in a string has Envoy hand it over
-//! in this form. The schema is `google/protobuf/struct.proto`, the encoding that of
+//! Envoy hands the plugin's configuration over in this form if an operator writes it as YAML instead of as JSON in a
+//! string. The schema is `google/protobuf/struct.proto`, the encoding that of
 //! <https://protobuf.dev/programming-guides/encoding/>.
 
 use serde_json::{Map, Number, Value};

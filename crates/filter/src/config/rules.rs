@@ -17,7 +17,7 @@ pub enum Access {
     Session {
         /// Never from the cache.
         is_strict: bool,
-        /// Only one with this login; `None`: whoever it belongs to.
+        /// Only one with this login; `None` for any session.
         login: Option<Rc<Login>>,
     },
 }
@@ -93,8 +93,9 @@ impl Rules {
         Ok(())
     }
 
-    /// What a request's `:path` gets: the rule with the longest prefix of it, of several the one that names the host of its
-    /// `:authority` most exactly. Where upstreams may read the path differently, all that any of the readings demands.
+    /// What a request's `:path` gets: the rule with the longest prefix of it, of several the one that names the host of
+    /// its `:authority` most exactly. Where upstreams may read the path differently, all that any of the readings
+    /// demands.
     #[must_use]
     pub fn access(&self, authority: &[u8], path: &[u8]) -> Access {
         if self.rules.is_empty() {
@@ -129,7 +130,7 @@ impl Rules {
 }
 
 impl Access {
-    /// A session, whoever it belongs to.
+    /// A session, logged in or not.
     pub const OPTIONAL: Self = Self::Session { is_strict: false, login: None };
 
     fn new(rule: raw::Rule, key: impl Fn(&str) -> String) -> Result<Self, ConfigError> {

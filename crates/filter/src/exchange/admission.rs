@@ -11,7 +11,7 @@ pub(super) enum Admission {
     /// It stands so with the session.
     Own(Standing),
     /// It was issued before this session existed: the id was used again after the token's session
-    /// had gone, by somebody who held its anonymous token.
+    /// had gone, by another client that held its anonymous token.
     Foreign,
 }
 

@@ -67,8 +67,8 @@ impl Callout {
         }
     }
 
-    /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token of
-    /// version `seen` still opens it.
+    /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token
+    /// of version `seen` still opens it.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
         Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_IDEMPOTENT)
             .with(api::WANT_VERSION, seen.to_string())
@@ -101,8 +101,8 @@ impl Callout {
         call
     }
 
-    /// Changes a session, with a token of version `seen`: `patches` is the JSON array of its merge patches, possibly none.
-    /// Made once under the same `write_id`, however often it is sent.
+    /// Changes a session, with a token of version `seen`: `patches` is the JSON array of its merge patches, possibly
+    /// none. Made once under the same `write_id`, however often it is sent.
     pub(super) fn change(
         config: &Config,
         id: SessionId,
@@ -157,7 +157,8 @@ pub enum Answer<'a> {
     NotSent,
 }
 
-/// What an answer means. Only an answer with the gateway's marker and the id that was asked for says anything about a session.
+/// What an answer means. Only an answer with the gateway's marker and the id that was asked for says anything about a
+/// session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallOutcome {
     /// The session, as it is now.

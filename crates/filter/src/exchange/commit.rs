@@ -91,7 +91,7 @@ impl Exchange {
         if instructions.upstream_cookie.is_some() && self.is_renewed_again(&session, now) {
             held.instructions.upstream_cookie = None;
         }
-        if held.instructions.is_mere_renewal() && self.is_nobodys(&session, slots, now) {
+        if held.instructions.is_mere_renewal() && self.is_abandoned(&session, slots, now) {
             held.instructions.upstream_cookie = None;
         }
         if held.instructions.is_write() {
@@ -110,8 +110,8 @@ impl Exchange {
         Step::Deliver(held.into_edits(cookie, None))
     }
 
-    /// Ends the session, and before it the others that the client has a token of: whoever logs out means the browser, and
-    /// without this one's cookie the next request would come with that of another.
+    /// Ends the session, and before it the others that the client has a token of. A user who logs out means the
+    /// browser, and without this session's cookie the next request would come with that of another.
     fn destroy(
         &mut self,
         mut session: CurrentSession,
@@ -172,8 +172,8 @@ impl Exchange {
         }
     }
 
-    /// A token that should be replaced was looked at again. Only a good one is: this answer may be late, and a login may
-    /// have given the client a better one.
+    /// A token that should be replaced was looked at again. Only a good one is: this answer may be late, and a login
+    /// may have given the client a better one.
     pub(super) fn renewed(
         &mut self,
         session: &CurrentSession,
@@ -195,9 +195,9 @@ impl Exchange {
         Step::Deliver(held.into_edits(cookie, None))
     }
 
-    /// Whether no client will come back to this session unless an upstream writes to it: it could not be stored, it is of a part of
-    /// a page, or an answer before this one has given the client another.
-    fn is_nobodys(&self, session: &CurrentSession, slots: &impl Slots, now: UnixSeconds) -> bool {
+    /// Whether no client will come back to this session unless an upstream writes to it: it could not be stored, it is
+    /// of a part of a page, or an answer before this one has given the client another.
+    fn is_abandoned(&self, session: &CurrentSession, slots: &impl Slots, now: UnixSeconds) -> bool {
         session.is_unstored_part()
             || matches!(session.origin, Origin::NotStored)
             || session.replaces().is_some_and(|id| is_replaced(slots, id, &self.config.cache, session.began, now))
@@ -229,7 +229,7 @@ impl Exchange {
         let rotates = rotation > Rotation::None
             || instructions.patches.iter().any(|patch| patch.contains_key(&self.config.subject_key));
         let (callout, commit) = match &session.origin {
-            // Nobody has a token for this id yet: it can be the session's own.
+            // No client has a token for this id yet: it can be the session's own.
             Origin::Fresh | Origin::Late => {
                 let data = instructions.initial_data();
                 let call = Callout::create(&self.config, session.id, &data, rotation, false, upstream_cookie);
@@ -338,7 +338,7 @@ impl Exchange {
             (_, CallOutcome::Missing) => {
                 self.effects.counts.add(Counter::WriteEnded);
                 self.keep(session.id, now, None);
-                // The upstream has only named a session that nobody will come back to.
+                // The upstream has only named a session that no client will come back to.
                 if held.instructions.is_mere_renewal() {
                     return Step::Deliver(held.into_edits(None, None));
                 }
@@ -364,10 +364,11 @@ impl Exchange {
         self.write_failed(session, held, failure, slots, now)
     }
 
-    /// The anonymous token of this client was promoted before, by this client long ago or by somebody else.
+    /// The anonymous token of this client was promoted before, by this client long ago or by another.
     ///
-    /// Its session is not this write's to join. A request that came after the grace was sent with the best token that its client
-    /// has, so the client gets a new anonymous one, and its next try succeeds. The answer to one that came before may be late.
+    /// Its session is not this write's to join. A request that came after the grace was sent with the best token that
+    /// its client has, so the client gets a new anonymous one, and its next try succeeds. The answer to one that came
+    /// before may be late.
     fn refused(
         &mut self,
         session: &CurrentSession,

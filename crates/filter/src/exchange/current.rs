@@ -38,7 +38,7 @@ pub(super) enum SentCookie {
     None,
     /// The id that it keeps its state under.
     Adopted(String),
-    /// An id that nobody has, in place of one that is not known: what the upstream does to it says nothing about the session.
+    /// An unused id in place of one that is not known. What the upstream does to it says nothing about the session.
     StandIn(String),
 }
 
@@ -107,7 +107,7 @@ impl CurrentSession {
         }
     }
 
-    /// Has the upstream's own cookie, where one is configured, be an id that nobody has.
+    /// Has the upstream's own cookie, where one is configured, be an unused id.
     pub(super) fn with_stand_in(mut self) -> Self {
         if let SentCookie::Adopted(_) = self.sent_cookie {
             self.sent_cookie = SentCookie::StandIn(self.fresh_id.to_string());
@@ -115,8 +115,8 @@ impl CurrentSession {
         self
     }
 
-    /// Whether setting the client's cookie may take away the others of our name. A good token of another session stays: which
-    /// of the two is the client's own can't be told.
+    /// Whether setting the client's cookie may take away the others of our name. A good token of another session stays:
+    /// which of the two is the client's own can't be told.
     pub(super) fn clears_rivals(&self) -> bool {
         self.has_rivals && self.rivals.is_empty()
     }
@@ -130,8 +130,8 @@ impl CurrentSession {
         }
     }
 
-    /// The token, if it should be replaced by one that says the same: because its secret is about to be retired, because
-    /// the browser would drop the cookie, or because the client has another one beside it.
+    /// The token, if it should be replaced by one that says the same: because its secret is about to be retired,
+    /// because the browser would drop the cookie, or because the client has another one beside it.
     pub(super) fn renewable(&self, config: &Config, now: UnixSeconds) -> Option<Verified> {
         match self.origin {
             Origin::Stored { verified, is_renewable: true } => {

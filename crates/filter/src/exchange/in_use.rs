@@ -33,9 +33,9 @@ impl Exchange {
         self.in_use.map(|InUse { token, .. }| LookUp { id: token.id, seen: token.version })
     }
 
-    /// A touch of the session was answered, which had been sent at `asked`. What this stream's token opens no more is not
-    /// this stream's to keep alive, nor is it for the moment that a grace spares the token: its client has a newer one.
-    /// Without an answer the touch stays due.
+    /// A touch of the session was answered, which had been sent at `asked`. A stream does
+    /// not keep a session alive that its token opens no more, or opens only for the length of a grace: its client has a
+    /// newer token. Without an answer the touch stays due.
     pub fn touched(&mut self, answer: Answer<'_>, asked: UnixSeconds, now: UnixSeconds) {
         let Some(InUse { token, .. }) = self.in_use else { return };
         match CallOutcome::of(&self.config, token.id, answer) {
@@ -62,8 +62,9 @@ impl Exchange {
 }
 
 impl crate::config::Timeouts {
-    /// How long after a use a stream in progress counts as the next: `touch_after`, unless that is long. A touch that comes a
-    /// moment before its time extends nothing, since somebody else has just done so, and the next must still be in time.
+    /// How long after a use a stream in progress counts as the next: `touch_after`, unless that is long. A touch that
+    /// comes a moment before its time extends nothing, since another stream has just done so, and the next must still
+    /// be in time.
     #[must_use]
     pub fn stream_touch_after(&self) -> Seconds {
         self.touch_after.min(Seconds::new(self.idle.get() / 3))

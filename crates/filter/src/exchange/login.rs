@@ -45,7 +45,7 @@ impl Demand {
         }
     }
 
-    /// `max_age` if somebody is logged in, but not recently enough: the login page would otherwise see a user who
+    /// `max_age` if a user is logged in, but not recently enough: the login page would otherwise see a user who
     /// is logged in, and send them straight back.
     fn reply(self, max_age: Option<Seconds>) -> LocalReply {
         let header = |name: &'static str, value: String| (Cow::Borrowed(name), value.into_bytes());
@@ -71,11 +71,12 @@ impl Demand {
     }
 }
 
-/// Whether a browser asks for a page that it will show. A script that asked would be led to the login page, and take it for
-/// its answer.
+/// Whether a browser asks for a page that it will show. A script that asked would be led to the login page, and take it
+/// for its answer.
 ///
-/// Browsers say so themselves (Fetch Metadata), but not over plain http. Then it depends on what else scripts say: the `Accept`
-/// of somebody who wants JSON and no HTML, or the header that script libraries have long sent. Neither gRPC nor a web socket is ever a page.
+/// Browsers say so themselves (Fetch Metadata), but not over plain http. Then it depends on what else scripts say: the
+/// `Accept` of a client that wants JSON and no HTML, or the header that script libraries have long sent. Neither gRPC
+/// nor a WebSocket is ever a page.
 fn is_navigation(headers: &Headers<'_>) -> bool {
     let lower =
         |name| values(headers, name).map(<[u8]>::to_ascii_lowercase).reduce(|all, more| [all, more].join(&b','));

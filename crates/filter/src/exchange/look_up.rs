@@ -222,9 +222,9 @@ impl Exchange {
         }
     }
 
-    /// The store did not answer. The token stays what it is: an outage logs nobody out.
+    /// The store did not answer. The token stays what it is: an outage logs no user out.
     fn unavailable(&mut self, incoming: Incoming, verified: Verified) -> Step {
-        // Where a login is needed, nobody is let through whose login can't be seen.
+        // Where a login is needed, a client whose login can't be seen is not let through.
         if self.config.on_store_failure == OnStoreFailure::Deny || incoming.login.is_some() {
             return self.deny();
         }

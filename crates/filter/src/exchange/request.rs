@@ -111,17 +111,17 @@ pub(super) fn is_preflight(headers: &Headers<'_>) -> bool {
         && !has_content
 }
 
-/// Whether a browser says that it wants a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): not a document, and not what
-/// a script asks for, which may be the application itself.
+/// Whether a browser says that it wants a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): not a document, and not
+/// what a script asks for, which may be the application itself.
 fn is_subresource(headers: &Headers<'_>) -> bool {
     const NEED_A_SESSION: [&str; 8] =
         ["document", "iframe", "frame", "fencedframe", "empty", "webidentity", "embed", "object"];
     text(headers, "sec-fetch-dest").is_some_and(|destination| !NEED_A_SESSION.contains(&destination.trim_ascii()))
 }
 
-/// The cookies that are tokens which may still be used: the best, and the others with the best last. Stored before anonymous, then the newest. A
-/// browser that has several cookies of our name (one of an older configuration, with another domain or partition) sends
-/// the oldest first.
+/// The cookies that are tokens which may still be used: the best, and the others with the best last. Stored before
+/// anonymous, then the newest. A browser that has several cookies of our name (one of an older configuration, with
+/// another domain or partition) sends the oldest first.
 fn verify(
     config: &Config,
     values: &[&[u8]],
@@ -235,8 +235,8 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
 }
 
 /// The edits for a request without a session: what is not the client's to send goes all the same, and the
-/// token is not the upstream's to see. An adopted cookie is there, with an id that nobody has: without one, upstreams
-/// take an id from the URL (`;jsessionid=`), which could be anybody's.
+/// token is not the upstream's to see. An adopted cookie is there, with an unused id: without one, upstreams
+/// take an id from the URL (`;jsessionid=`), which could be another client's.
 pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
     let mut edits = Vec::new();
     if let Some(mut lines) = incoming.cookie {

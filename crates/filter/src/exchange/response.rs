@@ -42,8 +42,8 @@ impl Instructions {
         self.upstream_cookie.is_some() && self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy
     }
 
-    /// Gives up a renewal that came too late to be made, if there are patches that can be made without it: parallel requests
-    /// renew side by side, and only the first of them has a token that may rotate.
+    /// Gives up a renewal that came too late to be made, if there are patches that can be made without it: parallel
+    /// requests renew side by side, and only the first of them has a token that may rotate.
     pub(super) fn give_up_renewal(&mut self) -> bool {
         let is_worth_it = !self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy;
         is_worth_it && self.upstream_cookie.take().is_some()
@@ -171,13 +171,14 @@ impl HeldResponse {
     }
 }
 
-/// Whether who logs in depends on how bytes are read that may be either UTF-8 or Latin-1. It could be somebody else.
+/// Whether the subject depends on how bytes are read that may be either UTF-8 or Latin-1: it could be another user.
 fn guesses_subject(config: &Config, spoken: &Spoken) -> bool {
     let subject = spoken.patch.get(&config.subject_key).and_then(Value::as_str);
     spoken.is_guessed && subject.is_some_and(|subject| !subject.is_ascii())
 }
 
-/// The headers that tell a browser which script may read a response (Fetch section 3.3), and `vary`, which goes with them.
+/// The headers that tell a browser which script may read a response (Fetch section 3.3), and `vary`, which goes with
+/// them.
 fn readable(headers: &Headers<'_>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
     let named = headers.iter().filter_map(|(name, value)| Some((core::str::from_utf8(name).ok()?, *value)));
     named
@@ -193,7 +194,7 @@ enum UpstreamCookie<'a> {
     Is(&'a str),
     /// It has an id that can't be kept.
     Unkept,
-    /// It has ended, and so does ours: what comes after it belongs to nobody yet.
+    /// It has ended, and so does ours: what comes after it belongs to no user yet.
     Deleted,
 }
 
@@ -206,7 +207,8 @@ impl<'a> UpstreamCookie<'a> {
     }
 }
 
-/// Which of a browser's cookies of one name a `Set-Cookie` means (RFC 6265 section 5.3, step 11): the values of its last `Domain` and `Path`.
+/// Which of a browser's cookies of one name a `Set-Cookie` means (RFC 6265 section 5.3, step 11): the values of its
+/// last `Domain` and `Path`.
 #[derive(PartialEq, Eq)]
 struct Scope<'a>([&'a [u8]; 2]);
 
@@ -220,8 +222,8 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// The name and value of a `Set-Cookie` line. Browsers send a cookie without a name as its value alone, which is then read as
-/// a name and a value.
+/// The name and value of a `Set-Cookie` line. Browsers send a cookie without a name as its value alone, which is then
+/// read as a name and a value.
 fn name_and_value(line: &[u8]) -> (&[u8], &[u8]) {
     let mut pair = line.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii_start();
     while let Some(nameless) = pair.strip_prefix(b"=") {

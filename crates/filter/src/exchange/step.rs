@@ -74,7 +74,8 @@ impl LookUp {
 /// What the events of an exchange lead to besides their steps.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// What to change of a request that is held or answered: see [`Exchange::take_request_edits`](super::Exchange::take_request_edits).
+    /// What to change of a request that is held or answered: see
+    /// [`Exchange::take_request_edits`](super::Exchange::take_request_edits).
     pub request: Vec<Edit>,
     /// What to count.
     pub counts: Counts,

@@ -2,11 +2,12 @@
 
 use crate::edit::{Headers, values};
 
-/// The headers that name a request or its trace (W3C Trace Context), and how many bytes of each are sent on. What a client
-/// makes longer than that would only fill logs.
+/// The headers that name a request or its trace (W3C Trace Context), and how many bytes of each are sent on. What a
+/// client makes longer than that would only fill logs.
 const NAMES: [(&str, usize); 3] = [("x-request-id", 256), ("traceparent", 256), ("tracestate", 512)];
 
-/// The headers of one request that its callouts carry, too: their values in one text, since hardly any request needs them.
+/// The headers of one request that its callouts carry, too: their values in one text, since hardly any request needs
+/// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
     text: String,

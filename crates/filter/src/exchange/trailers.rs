@@ -1,7 +1,7 @@
 //! Trailers: nothing in them is a session's, in either direction.
 //!
-//! A request's trailers are the client's alone, and a response's come when its head, with our cookie, is long under way.
-//! What a header must not say they must not say either: some servers and clients merge trailers into the headers.
+//! A request's trailers are the client's alone, and a response's come when its head, with our cookie, is long under
+//! way. What a header must not say they must not say either: some servers and clients merge trailers into the headers.
 
 use std::borrow::Cow;
 

@@ -16,7 +16,7 @@ use session::version::Version;
 /// How the gateway behaves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum GatewayState {
-    /// It answers.
+    /// It answers as documented.
     #[default]
     Up,
     /// Envoy's own 503: no marker.

@@ -1,5 +1,5 @@
 //! The tokens that were verified last. A browser sends the same one with every request of a page, and its MAC is the
-//! dearest thing that a request whose session is in the cache computes.
+//! most expensive thing that a request whose session is in the cache computes.
 //!
 //! Only tokens whose MAC was right are kept, so that forged ones neither fill this nor push others out. They are
 //! compared in constant time, as MACs are: how long it takes says nothing about how much of a guess was right.

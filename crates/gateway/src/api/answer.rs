@@ -131,8 +131,8 @@ fn with_session(status: StatusCode, live: LiveSession) -> Answer {
     answer
 }
 
-/// Adds a header. A value that may not be one can only come from a store that somebody else
-/// writes to; it is left out.
+/// Adds a header. A value that may not be one can only come from a store that other programs
+/// write to; it is left out.
 fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);

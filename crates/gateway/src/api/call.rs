@@ -30,7 +30,7 @@ pub(super) enum Route {
     Session(Option<SessionId>),
     /// A subject's sessions, if what stands for the subject may be one.
     List(Option<String>),
-    /// Their end.
+    /// The end of a subject's sessions.
     Revoke(Option<String>),
     /// Nothing, behind the token.
     Unknown,
@@ -62,7 +62,7 @@ impl Route {
         }
     }
 
-    /// What a log line may say of the path: not who somebody is.
+    /// What a log line may say of the path: not who the subject is.
     pub(super) const fn loggable<'a>(&self, path: &'a str) -> &'a str {
         match self {
             Self::List(_) | Self::Revoke(_) => self.name(),

@@ -130,7 +130,7 @@ impl ApiError {
                 SessionError::Change(ChangeError::DataTooLarge { .. } | ChangeError::SubjectTooLong)
                 | SessionError::Store(StoreError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
                 SessionError::Change(ChangeError::SubjectAmbiguous(_)) => (StatusCode::BAD_REQUEST, None),
-                // Trying again does not mend a damaged record; ending the session does.
+                // Trying again does not repair a damaged record; ending the session does.
                 SessionError::Change(ChangeError::Stored(_)) | SessionError::Stored(_) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, None)
                 }
@@ -150,7 +150,7 @@ impl ApiError {
             Self::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
             Self::BodyTooSlow => "the body took too long to arrive".to_owned(),
             Self::Overloaded => "the gateway has as many calls in flight as it may have".to_owned(),
-            // The store's addresses are nobody's business outside; the log has them.
+            // Callers have no use for the store's addresses; the log has them.
             Self::Session(SessionError::Store(error @ (StoreError::TooLarge { .. } | StoreError::Overloaded))) => {
                 error.to_string()
             }

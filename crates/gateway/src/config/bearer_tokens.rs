@@ -20,20 +20,20 @@ pub struct BearerTokens(Vec<Box<[u8]>>);
 /// There are no tokens to work with.
 #[derive(Debug, thiserror::Error)]
 pub enum BearerTokenError {
-    /// Neither variable nor file.
+    /// Neither the variable nor a file is set.
     #[error(
         "no bearer token: set {BEARER_TOKEN_ENV}, or SESSION_GATEWAY_TOKEN_FILE (--token-file) to a file that holds it"
     )]
     Missing,
-    /// Both.
+    /// The variable and the file are both set.
     #[error("both {BEARER_TOKEN_ENV} and --token-file (SESSION_GATEWAY_TOKEN_FILE) are set: use one of them")]
     Both,
-    /// The file.
+    /// The file can't be read.
     #[error("--token-file {}: {error}", path.display())]
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// What the operating system says.
         error: std::io::Error,
     },
     /// A guessable token.

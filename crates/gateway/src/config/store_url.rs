@@ -112,7 +112,7 @@ fn parse_nodes(text: &str) -> Result<Vec<String>, StoreUrlError> {
     Ok(nodes)
 }
 
-/// The options after the question mark; whatever nobody took is an error.
+/// The options after the question mark; one that is left at the end is an error.
 struct Options<'a>(Vec<(&'a str, &'a str)>);
 
 impl<'a> Options<'a> {

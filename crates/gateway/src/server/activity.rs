@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 use crate::in_flight::InFlight;
 
-/// The mark of an answer to a caller with a good token, in the answer's extensions. Connections without one have to make
-/// room for others.
+/// The mark of an answer to a caller with a good token, in the answer's extensions. Connections without one have to
+/// make room for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusted;
 
@@ -49,7 +49,7 @@ impl Activity {
         self.is_trusted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it may be closed to make room: nobody waits for an answer, nobody has shown a token.
+    /// Whether it may be closed to make room: no caller waits for an answer, and none has shown a bearer token.
     pub(super) fn is_expendable(&self) -> bool {
         !self.is_trusted.load(Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0
     }

@@ -59,7 +59,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
-                // Answers are small and somebody waits for each.
+                // Answers are small, and a caller waits for each.
                 stream.set_nodelay(true)?;
                 Ok(Stream::Tcp(stream))
             }

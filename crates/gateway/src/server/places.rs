@@ -36,8 +36,8 @@ impl ConnectionPlaces {
         Arc::new(Self { free: Arc::new(Semaphore::new(max)), taken: Mutex::default() })
     }
 
-    /// A place for a connection. Where there is none, the oldest one that can be spared is closed: callers who have shown
-    /// no token must not keep out those who would.
+    /// A place for a connection. Where there is none, the oldest one that can be spared is closed: callers who have
+    /// shown no token must not keep out those who would.
     pub(super) async fn take(self: &Arc<Self>, activity: &Arc<Activity>) -> ConnectionPlace {
         let permit = loop {
             let free = Arc::clone(&self.free);

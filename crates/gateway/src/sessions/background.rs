@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// The most tasks at a time. Whoever comes beyond that does its work itself and so slows down.
+/// The most tasks at a time. A caller beyond that does its work itself and so slows down.
 const MAX_TASKS: u32 = 256;
 
 /// Tasks under way.

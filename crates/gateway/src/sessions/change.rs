@@ -132,7 +132,7 @@ impl<S: Store> Sessions<S> {
             if let Some((_, cas)) = &lost
                 && entry.cas != *cas
             {
-                // Somebody else's change is there now. Ours may be under it, and it may not.
+                // Another writer's change is there now. Ours may be under it, or not.
                 return Err(lost.map_or(SessionError::TimedOut, |(error, _)| error.into()));
             }
             guard(&session)?;
@@ -164,7 +164,7 @@ impl<S: Store> Sessions<S> {
 
     /// The session as it may be written: enlisted, if it has a subject and is not yet.
     ///
-    /// In this order, because the session then carries the epoch of before its own write: a revocation that comes
+    /// In this order, because the session then carries the epoch from before its own write: a revocation that comes
     /// between the two changes the epoch, and the session is not good from the start.
     async fn enlisted(&self, id: SessionId, session: Session) -> Result<Session, SessionError> {
         let (Some(principal), None) = (session.principal(), session.epoch()) else {

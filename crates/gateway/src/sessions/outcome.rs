@@ -8,7 +8,7 @@ use session::version::Version;
 
 use crate::store::StoreError;
 
-/// A session, and when it ends if nobody uses it.
+/// A session, and when it ends unless it is used.
 #[derive(Clone, Debug)]
 pub struct LiveSession {
     /// The session.
@@ -38,7 +38,7 @@ pub enum Created {
 /// Which versions a write may replace: the meaning of `if-match`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Precondition {
-    /// Any.
+    /// Any version.
     #[default]
     None,
     /// One of these.

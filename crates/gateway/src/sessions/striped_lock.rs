@@ -16,8 +16,8 @@ const STRIPES: usize = 1024;
 /// The longest pause between two attempts in milliseconds.
 const MAX_PAUSE_MILLIS: u64 = 16;
 
-/// One lock for each stripe of the keys of one kind of record. A writer that holds one must not wait for another of the same
-/// kind: the two may be one.
+/// One lock for each stripe of the keys of one kind of record. A writer that holds one must not wait for another of the
+/// same kind: the two may be one.
 pub(super) struct StripedLock {
     stripes: Vec<Mutex<()>>,
 }

@@ -104,7 +104,7 @@ impl<S: Store> Subjects<S> {
         let mut attempts = Attempts::default();
         loop {
             let now = now();
-            // Without a record no session is good, and whoever makes a new one draws another epoch.
+            // Without a record no session is good, and the writer that makes a new one draws another epoch.
             let Some(entry) = self.store.get(&key).await? else {
                 return Ok(Vec::new());
             };
@@ -128,7 +128,7 @@ impl<S: Store> Subjects<S> {
         }
     }
 
-    /// The subject's good sessions, the one enlisted first in front, and list entries that stand for none.
+    /// The subject's good sessions in the order in which they were enlisted, and list entries that stand for none.
     pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<MemberSession>, Vec<Member>), SessionError> {
         let now = now();
         let Some(entry) = self.store.get(&self.key(principal)).await? else {
@@ -210,7 +210,7 @@ impl<S: Store> Subjects<S> {
         Ok(epoch.map(|epoch| (id, epoch)))
     }
 
-    /// Before anybody is refused or ended for want of room: forgets the sessions that are over.
+    /// Forgets the sessions that are over, before another is refused or ended for want of room.
     async fn make_room(
         &self,
         record: &mut Subject,

@@ -24,7 +24,8 @@ pub struct Transport {
     pub connect_timeout: Duration,
     /// Bounds one request and its answer.
     pub exchange_timeout: Duration,
-    /// Bounds the wait for a free connection. Together with what comes after it, it has to be shorter than callers wait.
+    /// Bounds the wait for a free connection. Together with what comes after it, it has to be shorter than callers
+    /// wait.
     pub queue_timeout: Duration,
     /// The most connections to one node, besides those of pings.
     pub max_connections: usize,

@@ -1,14 +1,14 @@
 //! Several copies of each value, on different nodes, over any store of one node.
 //!
 //! A key's copies are on the nodes that rank highest for it. The first of them that answers *leads*: a write is decided
-//! there by compare-and-swap, then carried to the others before it is acknowledged. A read looks at all of them and
-//! the latest copy counts; one that is missing or older is repaired from it. So a node may go away at any time, and come
+//! there by compare-and-swap, then carried to the others before it is acknowledged. A read looks at all of them and the
+//! latest copy counts; one that is missing or older is repaired from it. So a node may go away at any time, and come
 //! back empty or with what it had then, and nothing is lost or brought back.
 //!
 //! What can go wrong, and what comes of it:
 //!
-//! * *A gateway that takes the first node for down and one that does not* write at the same time with different leaders.
-//!   The second finds a foreign write at the follower while its own stands at the leader: it gives its own up,
+//! * *A gateway that takes the first node for down and one that does not* write at the same time with different
+//!   leaders. The second finds a foreign write at the follower while its own stands at the leader: it gives its own up,
 //!   which was never acknowledged, and tries again on top of the other.
 //! * *A node that missed the end of a value* (a session's tombstone) comes back after the end's own time is over. So
 //!   an end that not all nodes have heard of is kept for as long as a copy may live that was not told.
@@ -48,7 +48,7 @@ pub struct Replicated<S> {
     metrics: Metrics,
 }
 
-/// The nodes of one key with what they have, the first in rank in front.
+/// The nodes of one key with what they have, by rank.
 struct View<'a, S> {
     places: Vec<RankedNode<'a, S>>,
 }
@@ -69,7 +69,7 @@ impl<S: Store> Replicated<S> {
         Self { nodes: nodes.into_iter().map(node).collect(), rendezvous, replicas, metrics: metrics.clone() }
     }
 
-    /// The nodes that a key's copies are on, the first in rank in front.
+    /// The nodes that a key's replicas are on, by rank.
     fn nodes_of(&self, key: &Key) -> Vec<&Arc<ReplicaNode<S>>> {
         let ranked = self.rendezvous.ranked(key.as_str());
         ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place)).collect()
@@ -148,7 +148,7 @@ impl<S: Store> View<'_, S> {
         let bytes = latest.lineage.encode(&latest.value);
         let behind = self.places.iter().filter(is_behind);
         let repairs = behind.map(|place| place.node.write(key, &place.seen, &bytes, ttl.max(Seconds::new(1))));
-        // Whoever came first wrote something as good or better.
+        // The writer that came first wrote something as good or better.
         join_all(repairs).await.into_iter().filter(|repair| matches!(repair, Ok(Written::Done))).count()
     }
 
@@ -198,7 +198,7 @@ impl<S: Store> View<'_, S> {
     }
 }
 
-/// A write.
+/// What a write puts under a key.
 struct New {
     /// Nothing was there before.
     is_first: bool,
@@ -244,7 +244,7 @@ async fn settle<S: Store>(
                 Err(_) => return Ok(Settled::Untold),
             },
         };
-        // Somebody with another leader has written. That may be acknowledged; ours is not.
+        // A gateway with another leader has written. That may be acknowledged; ours is not.
         let undecided = |error: StoreError| StoreError::Unknown(error.to_string());
         let here = leader.node.look(key).await.map_err(undecided)?;
         match here.replica() {

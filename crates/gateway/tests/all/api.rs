@@ -142,7 +142,7 @@ async fn merging_creations(gateway: &Gateway) {
 async fn creations_that_rotate(gateway: &Gateway) {
     let merge = [JSON, ("session-merge-within", "60")];
     for query in ["?rotate", "?authenticated"] {
-        // Nobody joins one.
+        // No other creation joins one.
         let id = fresh_id();
         let created = gateway.session("PUT", &format!("{id}{query}"), &merge, "{}").await.expect(StatusCode::CREATED);
         assert_eq!((created.header("etag"), created.number("session-min-version")), (Some("\"2\""), 2));
@@ -150,7 +150,7 @@ async fn creations_that_rotate(gateway: &Gateway) {
             let joined = gateway.session("PUT", &format!("{id}{query}"), &merge, "{}").await;
             joined.expect(StatusCode::CONFLICT);
         }
-        // One that joins spares no token of before.
+        // A creation that joins spares no older token.
         let id = fresh_id();
         gateway.put(&id, r#"{"a":1}"#).await.expect(StatusCode::CREATED);
         let merged = gateway.session("PUT", &format!("{id}{query}"), &merge, "{}").await.expect(StatusCode::OK);
@@ -288,7 +288,7 @@ async fn touching(gateway: &Gateway) {
     gateway.session("GET", &format!("{}?touch", fresh_id()), &[], "").await.expect(StatusCode::NOT_FOUND);
 }
 
-/// Whoever still shows the token of before a login must not keep the session of after it alive.
+/// A client that still shows the token from before a login must not keep the session alive after it.
 async fn an_ended_token_is_no_use_of_the_session(gateway: &Gateway) {
     let id = fresh_id();
     gateway.put(&id, "{}").await.expect(StatusCode::CREATED);

@@ -75,7 +75,7 @@ fn something_else_on_the_port_is_not_healthy() {
 
 #[test]
 fn a_gateway_that_hangs_is_not_healthy() {
-    // Connections are accepted by the kernel, and nobody reads them.
+    // Connections are accepted by the kernel, and no process reads them.
     let hanging = TcpListener::bind("127.0.0.1:0").unwrap();
     refused(&hanging.local_addr().unwrap().to_string(), "no gateway answers");
 }

@@ -166,7 +166,7 @@ async fn idle_connections_are_closed() {
 async fn connections_are_bounded() {
     let gateway = Gateway::start_with("memory:", &["--max-connections", "1"]);
     let mut first = Connection::open(&gateway.address).await.unwrap();
-    // Nobody who has shown a good token has to make room.
+    // A caller that has shown a good token never has to make room.
     let target = format!("/v1/sessions/{}", fresh_id());
     let get = || request("GET", &target, &[], "");
     first.send(get()).await.unwrap();

@@ -155,7 +155,7 @@ async fn a_creation_recognises_itself() {
         assert_eq!(created.header("etag"), Some("\"1\""));
         assert_eq!(direct.get(&id).await.expect(StatusCode::OK).body, created.body);
     }
-    // Somebody changed it before the creator could look: it may be the creator's session, or not.
+    // Another caller changed it before the creator could look: it may be the creator's session, or not.
     let id = fresh_id();
     let (done, is_done) = oneshot::channel();
     let (go_on, may_go_on) = oneshot::channel();

@@ -125,7 +125,7 @@ async fn a_value_that_no_gateway_wrote() {
         for (method, headers) in [("GET", vec![]), ("PUT", vec![JSON]), ("PATCH", vec![PATCH])] {
             gateway.session(method, &id, &headers, "{}").await.expect(StatusCode::INTERNAL_SERVER_ERROR);
         }
-        // Nobody knows whether that token still opens it, or whether that is its version.
+        // Whether that token still opens it, or whether that is its version, can't be known.
         for conditions in [&[("session-seen-version", "1")][..], &[("if-match", "\"1\"")]] {
             gateway.session("DELETE", &id, conditions, "").await.expect(StatusCode::INTERNAL_SERVER_ERROR);
             assert_eq!(client.get(&key).await.unwrap().unwrap().value, nonsense.as_bytes());
@@ -158,7 +158,7 @@ async fn a_subject_record_that_no_gateway_wrote() {
     assert_eq!(gateway.listed("alice").await, [id.as_str()]);
     gateway.revoke("alice", &format!("?except={damaged}")).await;
     gateway.get(&id).await.expect(StatusCode::NOT_FOUND);
-    assert!(!gateway.log().contains("alice"), "the log names somebody");
+    assert!(!gateway.log().contains("alice"), "the log names a subject");
 }
 
 #[tokio::test]

@@ -87,7 +87,7 @@ async fn a_callers_idle_connection_stays_and_its_half_sent_one_ends() {
     closes(half_sent).await;
 }
 
-/// Nobody waits for the timeout: whoever was first makes room.
+/// No caller waits for the timeout: the first connection makes room.
 #[tokio::test]
 async fn strangers_do_not_keep_callers_out() {
     let gateway = Gateway::start_with("memory:", &["--header-timeout", "1h", "--max-connections", "16"]);
@@ -148,7 +148,7 @@ async fn calls_beyond_the_bound_are_refused_at_once() {
     gateway.get(&id).await.expect(StatusCode::OK);
 }
 
-/// A caller that sends its body slowly keeps nobody out.
+/// A caller that sends its body slowly keeps no other out.
 #[tokio::test]
 async fn a_slow_body_takes_no_place() {
     let gateway = Gateway::start_with("memory:", &["--max-calls", "1"]);

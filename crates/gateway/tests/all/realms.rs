@@ -1,4 +1,4 @@
-//! Sites that share a gateway: what is done to somebody of one realm is not done to who has the same name in another.
+//! Sites that share a gateway: what is done to a subject of one realm is not done to its namesake in another.
 
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ async fn a_login_keeps_its_realm_until_another_one(gateway: &Gateway) {
     revoke(gateway, &[SHOP]).await;
     let before = gateway.get(&id).await.expect(StatusCode::OK);
     assert_eq!(before.header("session-min-version"), Some("1"));
-    // A login is in the realm of who reports it, and ends the tokens of before like any other.
+    // A login is in the realm of the caller that reports it, and ends older tokens like any other.
     patched(gateway, &id, &[SHOP], ALICE).await;
     assert_eq!((listed(gateway, &[]).await, listed(gateway, &[SHOP]).await), (vec![], vec![id.clone()]));
     let after = gateway.get(&id).await.expect(StatusCode::OK);
@@ -112,7 +112,7 @@ async fn no_other_name_is_taken_for_a_realms(gateway: &Gateway) {
     gateway.get(&id).await.expect(StatusCode::OK);
 }
 
-/// Gateways and sessions of before realms go on as they were.
+/// Gateways and sessions that know no realms go on as they were.
 #[tokio::test]
 async fn without_a_realm_nothing_is_stored_differently() {
     let memcached = Memcached::start();

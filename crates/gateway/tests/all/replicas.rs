@@ -435,7 +435,7 @@ async fn a_version_that_was_seen_is_looked_for_on_nodes_that_are_believed_down()
         machines[lost].wipe();
         assert!(version(None).await.is_err());
         assert_eq!(version(Some(Version::FIRST)).await, Ok(changed));
-        // What nobody has is not found, but it is no failure.
+        // What no node has is not found, but it is no failure.
         let newer = changed.next();
         assert_eq!(version(Some(newer)).await, Ok(changed));
         machines[away].stop();
@@ -502,7 +502,7 @@ async fn sessions_survive_the_loss_of_either_memcached() {
         }
         let back = Memcached::start_on(&port.to_string());
         eventually("it is back", async || gateway.metric("session_gateway_store_nodes_down").await == 0).await;
-        // Whoever is used now has two copies again.
+        // A session that is used now has two copies again.
         for id in alive {
             gateway.get(id).await.expect(StatusCode::OK);
         }

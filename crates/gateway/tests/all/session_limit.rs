@@ -28,7 +28,7 @@ async fn ends_the_oldest(gateway: &Gateway) {
         }
         assert_eq!(gateway.listed("alice").await, ids[ids.len().saturating_sub(3)..]);
     }
-    // A session that was left makes room: nobody else has to go.
+    // A session that was left makes room: no other has to go.
     gateway.patch(&ids[4], r#"{"user":null}"#).await.expect(StatusCode::OK);
     let seventh = gateway.logged_in("alice").await;
     gateway.get(&ids[3]).await.expect(StatusCode::OK);

@@ -250,7 +250,7 @@ async fn a_dead_node_is_unavailable_and_a_silent_one_leaves_a_write_unknown() {
     eventually("the late write", async || matches!(store.get(&key).await, Ok(Some(entry)) if entry.value == b"two"))
         .await;
     server.stop();
-    // A write on a connection that just broke is unknown; one that finds nobody is not.
+    // A write on a connection that just broke is unknown; one that no server takes is not.
     eventually("the end is noticed", async || {
         matches!(store.set(&key, b"three", MINUTE).await, Err(StoreError::Unavailable(_)))
     })

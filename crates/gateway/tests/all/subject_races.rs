@@ -163,8 +163,8 @@ async fn is_good_after(call: Call, between: Between, at: usize) -> Option<bool> 
 }
 
 /// The four operations of a login and of a creation are: the session is read, the record is read, the record is
-/// written, the session is written. What comes before the record is written comes before the login as a whole; from then on
-/// it ends the session. A change of a session that is alice's already reads both and writes one.
+/// written, the session is written. What comes before the record is written comes before the login as a whole; from
+/// then on it ends the session. A change of a session that is alice's already reads both and writes one.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_comes_between() {
     for between in [Between::Revocation, Between::Eviction] {
@@ -212,7 +212,7 @@ async fn an_extension_is_nobodys_wait() {
     assert!(left().await.get().abs_diff(read.expires.get()) <= 1);
 }
 
-/// Logins and revocations at once through two gateways. Whoever was in before a revocation began is out after it.
+/// Logins and revocations at once through two gateways. A session from before a revocation is ended after it.
 #[tokio::test(flavor = "multi_thread")]
 async fn logins_and_revocations_at_once() {
     let memcached = Memcached::start();

@@ -1,4 +1,4 @@
-//! All sessions of somebody: listed, and ended at once.
+//! All sessions of a subject: listed, and ended at once.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -79,7 +79,7 @@ async fn all_but_one(gateway: &Gateway) {
     gateway.revoke("alice", &format!("?except={newer}")).await;
     gateway.get(&here).await.expect(StatusCode::NOT_FOUND);
     gateway.get(&newer).await.expect(StatusCode::OK);
-    // A session of somebody else's is none to keep, and not one to end either.
+    // Another subject's session is neither spared nor ended.
     let bob = gateway.logged_in("bob").await;
     gateway.revoke("alice", &format!("?except={bob}")).await;
     gateway.get(&newer).await.expect(StatusCode::NOT_FOUND);

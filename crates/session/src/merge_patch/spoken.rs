@@ -7,8 +7,8 @@ use super::{Object, parse_object};
 pub struct Spoken {
     /// The patch.
     pub patch: Object,
-    /// Whether the header had bytes that are not ASCII. Whether they were UTF-8 or Latin-1 is then a guess: the two bytes
-    /// of `é` in UTF-8 are `Ã©` in Latin-1.
+    /// Whether the header had bytes that are not ASCII. Whether they were UTF-8 or Latin-1 is then a guess: the two
+    /// bytes of `é` in UTF-8 are `Ã©` in Latin-1.
     pub is_guessed: bool,
 }
 
@@ -34,8 +34,8 @@ pub fn parse_spoken(value: &[u8]) -> Option<Spoken> {
     Some(Spoken { patch, is_guessed })
 }
 
-/// The JSON with `\\ufffd` for each escaped surrogate that has no other half (RFC 8259 section 8.2); `None` if there are
-/// none. Backslashes stand in strings only, so it is enough to look for them.
+/// The JSON with `\\ufffd` for each escaped surrogate that has no other half (RFC 8259 section 8.2); `None` if there
+/// are none. Backslashes stand in strings only, so it is enough to look for them.
 pub(super) fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::with_capacity(json.len());
     let mut is_changed = false;
@@ -163,7 +163,8 @@ mod tests {
             prop_assert_eq!(read(json.as_bytes()), Some(json!({ "a": text })));
         }
 
-        /// Any text that Latin-1 can write arrives whole, unless its bytes happen to be UTF-8; then it is said to be a guess.
+        /// Any text that Latin-1 can write arrives whole, unless its bytes happen to be UTF-8; then it is said to be a
+        /// guess.
         #[test]
         fn any_latin_1_text_is_read(bytes in proptest::collection::vec(0xa0_u8.., 0..12)) {
             let text: String = bytes.iter().copied().map(char::from).collect();

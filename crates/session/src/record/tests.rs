@@ -81,7 +81,7 @@ fn who_is_logged_in_changes_only_when_it_is_written() {
         let refused = login.change(patch(&[unclear]), write_at(NOW));
         assert!(matches!(refused, Err(ChangeError::SubjectAmbiguous(_))));
     }
-    // Under another key nobody was logged in by it.
+    // Under another key it was no login.
     let nobody = NewSession { subject_key: "usr".to_owned(), ..new_session(json!({"user": "alice"})) };
     let nobody = Session::create(nobody, write_at(NOW)).unwrap();
     assert_eq!(nobody.subject(), None);
@@ -189,7 +189,7 @@ fn a_later_grace_does_not_open_the_session_to_tokens_of_before_a_login() {
     let login = created(json!({})).change(patch(&[json!({"user": 1})]), write_at(NOW));
     let rotated = login.unwrap().change(rotation(10), write_at(NOW)).unwrap();
     assert!(accepts(&rotated, 2, NOW), "in flight during the rotation");
-    assert!(!accepts(&rotated, 1, NOW), "of before the login");
+    assert!(!accepts(&rotated, 1, NOW), "from before the login");
     assert!(!accepts(&rotated, 2, NOW.plus(Seconds::new(10))), "the grace is over");
 }
 
@@ -355,7 +355,7 @@ proptest! {
         for step in steps {
             let end_all = |good_until: &mut Vec<u64>, at: u64| {
                 for until in good_until.iter_mut() {
-                    // Whoever already has an end keeps none: only the latest generation is spared.
+                    // A token that was spared already keeps no end: only the latest generation is spared.
                     *until = if *until == u64::MAX { at } else { 0 };
                 }
             };
@@ -433,13 +433,13 @@ fn a_realm_is_in_the_record_only_where_there_is_one() {
         Session::create(NewSession { realm, ..new_session(data) }, write_at(NOW)).unwrap()
     };
     let bytes = |session: Session| String::from_utf8(session.encode()).unwrap();
-    // What gateways of before realms wrote, and still write.
+    // What gateways wrote before there were realms, and still write.
     let before = "S1{\"v\":1,\"m\":1,\"c\":1700000000,\"i\":1800,\"a\":43200,\"s\":\"alice\",\"l\":1700000000,\
                   \"w\":506381209866536711,\"n\":16}\n{\"user\":\"alice\"}";
     let alice = json!({"user": "alice"});
     assert_eq!(bytes(at(None, alice.clone())), before);
     assert_eq!(Stored::decode(before.as_bytes()), Ok(Stored::Session(at(None, alice.clone()))));
-    // Who is nobody is nobody in every realm.
+    // Without a subject there is no login in any realm.
     assert_eq!(at(Some(shop()), json!({})), at(None, json!({})));
     let shop = at(Some(shop()), alice);
     assert_eq!(bytes(shop.clone()), before.replace("\"l\"", "\"r\":\"shop\",\"l\""));
@@ -468,7 +468,7 @@ fn only_a_login_changes_the_realm() {
         let later = NOW.plus(Seconds::new(5));
         let after = alice.change(in_shop(change), write_at(later)).unwrap();
         assert_eq!((name(&after).as_deref(), after.epoch(), after.auth_time()), (Some("shop"), None, Some(later)));
-        // As somebody else's login: no token of before it opens what comes after it.
+        // As another user's login: no older token opens what comes after it.
         assert_eq!((after.min_version(), after.grace().unwrap().from), (after.version(), after.version()));
     }
     let out = alice.change(in_shop(patch(&[json!({"user": null})])), write_at(NOW)).unwrap();

@@ -1,7 +1,7 @@
 //! The bytes of a [`Subject`].
 //!
-//! The kind and format, one line of JSON, and a line for each session: its id, the version at which it was enlisted, when
-//! that was, and when it ends at the latest.
+//! The kind and format, one line of JSON, and a line for each session: its id, the version at which it was enlisted,
+//! when that was, and when it ends at the latest.
 //!
 //! ```text
 //! U1{"e":1122334455667788,"u":1700043260}

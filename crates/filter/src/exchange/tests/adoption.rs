@@ -38,8 +38,8 @@ fn an_off_path_gets_an_adopted_cookie_that_opens_nothing() {
     assert_eq!(seen.len(), 3, "each request has an id of its own");
 }
 
-/// What a browser is left with counts: a cookie of another path is another cookie, and one that can't be kept is none that was
-/// deleted.
+/// What a browser is left with counts: a cookie of another path is another cookie, and one that can't be kept is none
+/// that was deleted.
 #[test]
 fn a_cookie_that_is_still_set_is_not_deleted() {
     let long = format!("PHPSESSID={}; Path=/", "x".repeat(300));
@@ -117,7 +117,7 @@ fn line() -> impl Strategy<Value = Line> {
     ("[a-z0-9]{0,3}", max_age, expires).prop_map(|(value, max_age, expires)| Line { value, max_age, expires })
 }
 
-/// The date so many seconds after 1970, one day after the other.
+/// The date this many seconds after 1970, counted day by day.
 fn date(seconds: i64, is_old_style: bool) -> String {
     let (mut year, mut month, mut day) = (1970, 0, seconds / 86_400);
     let length = |year: i64, month: usize| {

@@ -1,4 +1,4 @@
-//! When the store does not answer: nobody is logged out, and nothing pretends to be saved.
+//! When the store does not answer: no user is logged out, and nothing pretends to be saved.
 
 use serde_json::json;
 

@@ -206,8 +206,8 @@ fn another_sessions_answer() -> impl Strategy<Value = (Vec<(String, Vec<u8>)>, V
 }
 
 proptest! {
-    /// A proxy that rewrites paths, a cache that mixes answers: to each kind of call, an answer about another session or
-    /// about none is the same as no answer.
+    /// A proxy that rewrites paths, a cache that mixes answers: to each kind of call, an answer about another session
+    /// or about none is the same as no answer.
     #[test]
     fn an_answer_about_another_session_is_no_answer(
         policies in (prop_oneof![Just("deny"), Just("continue")], prop_oneof![Just("fail"), Just("deliver")]),

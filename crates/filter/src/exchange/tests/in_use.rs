@@ -44,7 +44,7 @@ fn a_stream_in_progress_keeps_its_session_alive() {
     // Every 12 s, the first multiple of 3 that is not below 10.
     assert_eq!(touches, 50);
     assert_eq!(state(&mut world, &cookie), "active");
-    // The stream has ended: nobody looks at it any more.
+    // The stream has ended and is not looked at any more.
     world.now += 60;
     assert_eq!(state(&mut world, &cookie), "expired");
 }
@@ -90,7 +90,7 @@ fn a_stream_keeps_no_session_alive_that_its_token_does_not_open() {
     assert_eq!(exchange.in_use(), None);
     assert_eq!(state(&mut world, &cookie), "expired");
 
-    // A login or rotation elsewhere: the stream may be somebody else's who knew the token of before.
+    // A login or rotation elsewhere: the stream may belong to another client, which knew the old token.
     for write in [("x-session-patch", r#"{"user":"zoe"}"#), ("x-session-control", "rotate")] {
         let (mut world, mut exchange, cookie) = streaming(&[]);
         let newer = world.visit(&cookie, &[write]).cookie().expect("issued");

@@ -198,7 +198,7 @@ fn an_ended_token_is_passed_over_without_a_second_lookup() {
     assert_eq!(world.gateway.calls.len(), 1, "{:?}", world.gateway.calls);
 }
 
-/// Somebody's token was planted beside the user's own, and is the newer one.
+/// Another user's token was planted beside the user's own, and is the newer one.
 #[test]
 fn a_good_session_is_not_hidden_by_an_ended_one() {
     let strict = json!([{"path_prefix": "/strict/", "session": "strict"}]);
@@ -440,7 +440,7 @@ fn adopting(more: &[(&str, &str)]) -> World {
 /// Upstreams that take no foreign ids renew whatever they are given, also for requests that are late.
 #[test]
 fn a_mere_renewal_takes_no_login_away() {
-    // With the token of before the login.
+    // With the token from before the login.
     let mut world = adopting(&[]);
     let old = world.visit("", &[]).cookie().unwrap();
     assert!(world.visit(&old, LOGIN).cookie().is_some());

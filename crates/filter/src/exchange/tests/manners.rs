@@ -109,7 +109,7 @@ fn a_cookie_keeps_caches_of_all_kinds_away() {
     let seen = world.visit("", &response);
     assert_eq!(seen.client("cache-control"), "must-understand, no-store, private");
     assert_eq!(seen.client("cdn-cache-control"), "no-store");
-    // Without a cookie it is nobody's business.
+    // Without a cookie there is nothing to protect.
     let again = world.visit(&seen.cookie().expect("issued"), &response);
     assert_eq!(again.client("cdn-cache-control"), "max-age=60");
 }
@@ -172,7 +172,8 @@ fn a_rule_for_a_host_is_found_by_the_authority() {
 }
 
 proptest! {
-    /// Whoever logs in is the text that the upstream meant, in whichever of the two encodings it wrote it, or nobody is.
+    /// The subject is the text that the upstream meant, in whichever of the two encodings it wrote it, or there is
+    /// none.
     #[test]
     fn no_encoding_makes_somebody_else(name in "[a-zé\u{80}-\u{ff}]{1,6}", is_latin: bool) {
         let bytes: Vec<u8> = if is_latin {

@@ -145,7 +145,7 @@ fn a_token_in_its_grace_writes_but_does_not_become_a_good_one() {
     let new = world.visit(&old, ROTATE).cookie().expect("rotated");
     let write = world.visit(&old, &[("x-session-patch", r#"{"n":2}"#)]);
     assert_eq!((write.status(), write.cookie()), (200, None));
-    // Nor does anybody log in with it, or rotate the good one away.
+    // Nor can it be used to log in, or to rotate the good one away.
     for response in [("x-session-patch", r#"{"user":"alice"}"#), ("x-session-control", "rotate")] {
         let seen = world.visit(&old, &[response]);
         assert_eq!((seen.status(), seen.cookie()), (503, None), "{response:?}");

@@ -82,8 +82,8 @@ impl MemcachedNode {
         })
     }
 
-    /// Runs a `set` of any mode, once. memcached drops what it has under a key when a value for it is too large, so such a
-    /// one is not even sent.
+    /// Runs a `set` of any mode, once. memcached drops what it has under a key when a value for it is too large, so
+    /// such a value is not even sent.
     pub(super) async fn store(
         self: &Arc<Self>,
         key: &Key,
@@ -96,7 +96,7 @@ impl MemcachedNode {
         self.write(set).await
     }
 
-    /// Whether an item with a key and value of so many bytes is one that memcached keeps.
+    /// Whether memcached keeps an item whose key and value take this many bytes.
     pub(super) fn admit(&self, bytes: usize) -> Result<(), StoreError> {
         match self.connected().and_then(|connected| connected.largest_item) {
             Some(limit) if bytes.saturating_add(ITEM_OVERHEAD) > limit => Err(StoreError::TooLarge { limit }),
@@ -104,7 +104,7 @@ impl MemcachedNode {
         }
     }
 
-    /// A round trip. It waits for nobody: that a node has much to do says nothing about whether it lives.
+    /// A round trip, ahead of the queue: that a node has much to do says nothing about whether it lives.
     pub(super) async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
         let outcome = self.client().await?.noop().await;
         self.outcome(outcome)
@@ -202,8 +202,8 @@ impl MemcachedNode {
     }
 }
 
-/// The largest item that memcached keeps (`-I`), which only the classic protocol tells. What does not tell has none that
-/// we know of.
+/// The largest item that memcached keeps (`-I`), which only the classic protocol tells. A server that does not tell has
+/// none that we know of.
 async fn largest_item(addresses: &[SocketAddr]) -> Option<usize> {
     let mut stream = TcpStream::connect(addresses).await.ok()?;
     stream.write_all(b"stats settings\r\n").await.ok()?;

@@ -1,7 +1,8 @@
 //! Where operations on a node wait for a connection: first come, first served, not too many and not too long.
 //!
-//! A node that is slower than its load is no node that fails: it stays in use, and what can't be served in time is told so
-//! ([`StoreError::Overloaded`](crate::store::StoreError::Overloaded)). Only one that answers nobody for as long as somebody waits has failed.
+//! A node that is slower than its load is no node that fails: it stays in use, and what can't be served in time is told
+//! so ([`StoreError::Overloaded`](crate::store::StoreError::Overloaded)). Only a node that answers no operation for as
+//! long as one waits has failed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,12 +10,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// How many operations may wait for each connection. So many are done within milliseconds where a node is well, and a node
-/// that is not well holds up only so many calls.
+/// How many operations may wait for each connection. A node that is well does these within milliseconds, and one
+/// that is not well holds up no more calls than that.
 const WAITING_FOR_EACH: usize = 4;
 
 pub(super) struct Queue {
-    /// Fair: whoever waited longest is next.
+    /// Fair: the operation that has waited longest is next.
     connections: Semaphore,
     places: Semaphore,
     longest_wait: Duration,
@@ -30,7 +31,7 @@ pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held, not used")] Semap
 pub(super) enum QueueError {
     /// The node answers, but others came first.
     Overloaded,
-    /// It has answered nobody in all the time of the wait.
+    /// It has answered no operation during the whole wait.
     Silent,
 }
 
@@ -60,7 +61,7 @@ impl Queue {
         Err(if is_silent { QueueError::Silent } else { QueueError::Overloaded })
     }
 
-    /// The node has answered somebody.
+    /// The node has answered an operation.
     pub(super) fn heard(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
     }
@@ -75,14 +76,14 @@ mod tests {
     const FOREVER: Duration = Duration::from_hours(1);
 
     #[tokio::test]
-    async fn whoever_waited_longest_is_next() {
+    async fn the_longest_wait_is_next() {
         let queue = Queue::new(1, FOREVER);
         let first = queue.turn().await;
         let (mut second, mut third) = (Box::pin(queue.turn()), Box::pin(queue.turn()));
         assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
         drop(first);
         assert!((&mut third).now_or_never().is_none());
-        assert!(queue.turn().now_or_never().is_none(), "nobody jumps the queue");
+        assert!(queue.turn().now_or_never().is_none(), "no operation jumps the queue");
         let second = second.await;
         drop(second);
         assert!(third.await.is_ok());

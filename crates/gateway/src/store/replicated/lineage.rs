@@ -24,7 +24,7 @@ pub(super) struct Lineage {
     /// One up with each write. The first write of a key begins with the time, so that it is above whatever an earlier
     /// value of the key left behind on a node that was away.
     number: u64,
-    /// A random number for each of the last writes, the latest in front.
+    /// A random number for each of the last writes, the latest first.
     writes: Vec<u32>,
 }
 
