@@ -18,9 +18,7 @@ WORKDIR /session-mesh
 COPY . .
 
 FROM toolchain AS build-filter
-RUN cargo build --locked --release --target wasm32-wasip1 --package session-mesh \
-  && mv target/wasm32-wasip1/release/session_mesh.wasm /plugin.wasm \
-  && rm -r target
+RUN ./wasm-build.sh && mv dist/session_mesh.wasm /plugin.wasm && rm -r target
 
 FROM scratch AS filter
 LABEL org.opencontainers.image.title="session-mesh filter" \

@@ -1,164 +1,191 @@
-//! The callouts that are under way, and who waits for them. Requests that miss on the same session at the same time
+//! The callouts under way, and the streams that wait for them. Requests that miss on the same session at the same time
 //! share one.
+//!
+//! The SDK gives an answer to the context that asked, and drops it if that one is gone. So what a stream asks for others, too,
+//! has to be asked again when its client hangs up: by the root, which stays.
 
 use std::collections::{HashMap, HashSet};
+use std::mem;
 
 use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
-use session_filter::exchange::LookUp;
+use session_filter::exchange::{LookUp, Trace};
 
-use crate::context::ById;
+use crate::ids::ById;
 
-/// For whom a callout is made.
-pub(crate) enum Caller {
-    /// For these streams, which wait for its answer.
-    Streams(Vec<u32>),
-    /// For nobody: the store should hear that this session is in use. It was asked at this time, maybe because these streams
-    /// go on.
+/// Why a callout was made.
+pub(crate) enum Purpose {
+    /// These streams wait for its answer.
+    Awaited(Vec<u32>),
+    /// The store should hear that this session is in use. It was asked at this time, maybe because these streams go on.
     Refresh(LookUp, UnixSeconds, Vec<u32>),
 }
 
 struct Call {
-    caller: Caller,
+    purpose: Purpose,
     /// When it was sent, in milliseconds since the Unix epoch.
     sent_ms: u64,
-    /// The session that it looks up, if others may join it.
-    shared: Option<SessionId>,
+    /// The session that it is about.
+    session: SessionId,
+    /// The question, if it is one that others may join.
+    shared: Option<LookUp>,
+    /// The stream that asked, unless the root did.
+    asked_by: Option<u32>,
 }
 
 /// A lookup that others may join.
 struct Shared {
-    token: u32,
+    call: u32,
     seen: Version,
 }
 
-/// The callouts of one worker, by Envoy's tokens.
+/// The callouts of one root, by Envoy's numbers.
 #[derive(Default)]
 pub(crate) struct Calls {
     open: ById<Call>,
+    /// The calls that streams have asked for, by those.
+    by_stream: ById<u32>,
     shared: HashMap<SessionId, Shared>,
-    /// The sessions that the store is being told of.
+    /// The sessions that the store is being told of, or is to be.
     refreshing: HashSet<SessionId>,
+    /// What the root is to send: it belongs to no stream.
+    unsent: Vec<Unsent>,
+}
+
+/// A callout that the root is to send.
+pub(crate) enum Unsent {
+    /// A lookup whose asker is gone, and the streams that wait for it.
+    LookUp(LookUp, Vec<u32>),
+    /// One that tells the store that a session is in use.
+    Refresh(LookUp, Trace),
 }
 
 impl Calls {
-    /// A callout for one stream was sent.
-    pub(crate) fn sent(&mut self, token: u32, stream: u32, sent_ms: u64) {
-        self.open.insert(token, Call { caller: Caller::Streams(vec![stream]), sent_ms, shared: None });
+    /// A callout about this session was sent by a stream, which waits for its answer. A stream has no other one open.
+    pub(crate) fn sent(&mut self, call: u32, session: SessionId, stream: u32, sent_ms: u64) {
+        let purpose = Purpose::Awaited(vec![stream]);
+        self.open.insert(call, Call { purpose, sent_ms, session, shared: None, asked_by: Some(stream) });
+        self.by_stream.insert(stream, call);
     }
 
-    /// Has a stream wait for the lookup of its session that is under way. `false` if there is none, or one that asked for
+    /// A lookup was sent by the root, for these streams.
+    pub(crate) fn sent_by_root(&mut self, call: u32, look_up: LookUp, waiting: Vec<u32>, sent_ms: u64) {
+        let purpose = Purpose::Awaited(waiting);
+        self.open.insert(call, Call { purpose, sent_ms, session: look_up.id, shared: None, asked_by: None });
+        self.share(call, look_up);
+    }
+
+    /// Has streams wait for the lookup of their session that is under way. `false` if there is none, or one that asked for
     /// less.
-    pub(crate) fn join(&mut self, look_up: &LookUp, stream: u32) -> bool {
-        let call = self.shared.get(&look_up.id).filter(|shared| shared.seen >= look_up.seen);
-        match call.and_then(|shared| self.open.get_mut(&shared.token)) {
-            Some(Call { caller: Caller::Streams(waiting), .. }) => {
-                waiting.push(stream);
+    pub(crate) fn join(&mut self, look_up: &LookUp, streams: &[u32]) -> bool {
+        let shared = self.shared.get(&look_up.id).filter(|shared| shared.seen >= look_up.seen);
+        match shared.and_then(|shared| self.open.get_mut(&shared.call)) {
+            Some(Call { purpose: Purpose::Awaited(waiting), .. }) => {
+                waiting.extend(streams);
                 true
             }
             _ => false,
         }
     }
 
-    /// Lets others join the lookup with this token, unless there is one that they can join already.
-    pub(crate) fn share(&mut self, token: u32, look_up: &LookUp) {
-        if let Some(call) = self.open.get_mut(&token) {
+    /// Lets others join this lookup, unless there is one that they can join already.
+    pub(crate) fn share(&mut self, call: u32, look_up: LookUp) {
+        if let Some(open) = self.open.get_mut(&call) {
             self.shared.entry(look_up.id).or_insert_with(|| {
-                call.shared = Some(look_up.id);
-                Shared { token, seen: look_up.seen }
+                open.shared = Some(look_up);
+                Shared { call, seen: look_up.seen }
             });
         }
     }
 
-    /// Whether nobody tells the store of this session yet.
+    /// The root is to tell the store that this session is in use; `false` if that is under way.
+    pub(crate) fn refresh(&mut self, look_up: LookUp, trace: &Trace) -> bool {
+        let is_new = self.refreshing.insert(look_up.id);
+        if is_new {
+            self.unsent.push(Unsent::Refresh(look_up, trace.clone()));
+        }
+        is_new
+    }
+
+    /// Whether the store is not being told of this session yet.
     pub(crate) fn needs_refresh(&self, look_up: &LookUp) -> bool {
         !self.refreshing.contains(&look_up.id)
     }
 
-    /// Of how many sessions the store is being told.
+    /// The number of sessions that the store is being told of.
     pub(crate) fn refreshing(&self) -> usize {
         self.refreshing.len()
     }
 
-    /// A callout that tells the store of a session was sent, on behalf of these streams.
+    /// The root has told the store of a session, on behalf of these streams.
     pub(crate) fn sent_refresh(
         &mut self,
-        token: u32,
+        call: u32,
         look_up: LookUp,
         streams: Vec<u32>,
         asked: UnixSeconds,
         sent_ms: u64,
     ) {
         self.refreshing.insert(look_up.id);
-        self.open.insert(token, Call { caller: Caller::Refresh(look_up, asked, streams), sent_ms, shared: None });
+        let purpose = Purpose::Refresh(look_up, asked, streams);
+        self.open.insert(call, Call { purpose, sent_ms, session: look_up.id, shared: None, asked_by: None });
     }
 
-    /// A callout was answered: for whom it was made, and when.
-    pub(crate) fn answered(&mut self, token: u32) -> Option<(Caller, u64)> {
-        let Call { caller, sent_ms, shared } = self.open.remove(&token)?;
-        if let Some(id) = shared {
-            self.shared.remove(&id);
+    /// The root could not tell the store of a session.
+    pub(crate) fn refresh_failed(&mut self, look_up: &LookUp) {
+        self.refreshing.remove(&look_up.id);
+    }
+
+    /// Whether the root has something to send.
+    pub(crate) fn is_any_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// What the root is to send.
+    pub(crate) fn take_unsent(&mut self) -> Vec<Unsent> {
+        mem::take(&mut self.unsent)
+    }
+
+    /// A callout was answered: why it was made, and when. Unless it was a lookup, nobody joins the lookup of its session any
+    /// more that was asked before: it may say what is no longer true.
+    pub(crate) fn answered(&mut self, call: u32) -> Option<(Purpose, u64)> {
+        let Call { purpose, sent_ms, session, shared, asked_by } = self.open.remove(&call)?;
+        if let Some(stream) = asked_by {
+            self.by_stream.remove(&stream);
         }
-        if let Caller::Refresh(look_up, ..) = &caller {
-            self.refreshing.remove(&look_up.id);
+        match (&purpose, shared) {
+            (Purpose::Refresh(look_up, ..), _) => {
+                self.refreshing.remove(&look_up.id);
+            }
+            (Purpose::Awaited(_), Some(look_up)) => self.unshare(call, look_up.id),
+            (Purpose::Awaited(_), None) => {
+                self.shared.remove(&session);
+            }
         }
-        Some((caller, sent_ms))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: u64 = 1_800_000_000_000;
-
-    fn look_up(id: u8, seen: u32) -> LookUp {
-        LookUp { id: SessionId::from_bytes([id; 16]), seen: Version::new(seen) }
+        Some((purpose, sent_ms))
     }
 
-    fn waiting(calls: &mut Calls, token: u32) -> Vec<u32> {
-        match calls.answered(token) {
-            Some((Caller::Streams(waiting), NOW)) => waiting,
-            _ => Vec::new(),
+    /// A stream has ended, and the answer to what it asked will come to nobody. `true` if others wait for it: then it is
+    /// to be asked again.
+    pub(crate) fn stream_ended(&mut self, stream: u32) -> bool {
+        let Some(call) = self.by_stream.remove(&stream) else { return false };
+        let Some(Call { purpose: Purpose::Awaited(mut waiting), shared: Some(look_up), .. }) = self.open.remove(&call)
+        else {
+            return false;
+        };
+        self.unshare(call, look_up.id);
+        waiting.retain(|other| *other != stream);
+        let is_awaited = !waiting.is_empty();
+        if is_awaited {
+            self.unsent.push(Unsent::LookUp(look_up, waiting));
         }
+        is_awaited
     }
 
-    #[test]
-    fn streams_share_the_lookup_of_a_session() {
-        let mut calls = Calls::default();
-        assert!(!calls.join(&look_up(1, 5), 10));
-        calls.sent(100, 10, NOW);
-        calls.share(100, &look_up(1, 5));
-        assert!(calls.join(&look_up(1, 5), 11));
-        assert!(calls.join(&look_up(1, 4), 12), "an older version will do");
-        assert!(!calls.join(&look_up(1, 6), 13), "the answer may be older than this client has seen");
-        assert!(!calls.join(&look_up(2, 5), 14), "another session");
-        assert_eq!(waiting(&mut calls, 100), [10, 11, 12]);
-        assert!(!calls.join(&look_up(1, 5), 15), "it is over");
-        assert!(waiting(&mut calls, 100).is_empty());
-    }
-
-    #[test]
-    fn a_second_lookup_of_a_session_is_nobodys_to_join() {
-        let mut calls = Calls::default();
-        calls.sent(100, 10, NOW);
-        calls.share(100, &look_up(1, 5));
-        calls.sent(101, 11, NOW);
-        calls.share(101, &look_up(1, 6));
-        assert_eq!(waiting(&mut calls, 101), [11]);
-        assert!(calls.join(&look_up(1, 5), 12), "the first is still under way");
-        assert_eq!(waiting(&mut calls, 100), [10, 12]);
-    }
-
-    #[test]
-    fn the_store_is_told_of_a_session_once_at_a_time() {
-        let mut calls = Calls::default();
-        assert!(calls.needs_refresh(&look_up(1, 5)));
-        calls.sent_refresh(100, look_up(1, 5), Vec::new(), UnixSeconds::new(7), NOW);
-        assert!(!calls.needs_refresh(&look_up(1, 5)));
-        assert!(calls.needs_refresh(&look_up(2, 5)));
-        assert!(matches!(calls.answered(100), Some((Caller::Refresh(..), NOW))));
-        assert!(calls.needs_refresh(&look_up(1, 5)));
+    fn unshare(&mut self, call: u32, session: SessionId) {
+        if self.shared.get(&session).is_some_and(|shared| shared.call == call) {
+            self.shared.remove(&session);
+        }
     }
 }

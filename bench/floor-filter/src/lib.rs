@@ -2,11 +2,14 @@
 //! makes, with the same values, and decides nothing. What it costs is what the upstream contract costs in any wasm
 //! filter; what the session filter costs beyond it is its own.
 
-use session_abi::Verdict;
-use session_abi::hostcalls::{self, Map, Result};
+#![expect(missing_docs, reason = "proxy_wasm::main! expands to a function without documentation")]
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType, MapType, Status};
 
 /// What the session filter would find in its cache.
-const KEY: &[u8] = b"floor-filter.session";
+const KEY: &str = "floor-filter.session";
 const COPY: [u8; 200] = [b'x'; 200];
 
 const ID: &str = "00112233445566778899aabbccddeeff";
@@ -20,48 +23,57 @@ const HEADERS: [(&str, &str); 5] = [
 const STATES: [(&str, &str); 2] = [("session_id", ID), ("session_state", "active")];
 const LOOKED_FOR: [&str; 4] = ["x-session-patch", "x-session-control", "x-session-error", "set-cookie"];
 
-#[derive(Default)]
-struct Floor;
+proxy_wasm::main! {{
+    proxy_wasm::set_root_context(|_| Box::new(Root));
+}}
 
-impl session_abi::Filter for Floor {
-    fn create(&mut self, _context: u32, _root: u32) {}
+struct Root;
 
-    fn configure(&mut self, _root: u32) -> bool {
-        hostcalls::set_shared_data(KEY, &COPY, 0).is_ok()
+impl Context for Root {}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _size: usize) -> bool {
+        hostcalls::set_shared_data(KEY, Some(&COPY), None).is_ok()
     }
 
-    fn tick(&mut self, _root: u32) {}
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
 
-    fn request_headers(&mut self, _stream: u32) -> Verdict {
+    fn create_http_context(&self, _id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Stream))
+    }
+}
+
+struct Stream;
+
+impl Context for Stream {}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
         match request() {
-            Ok(()) => Verdict::Continue,
+            Ok(()) => Action::Continue,
             // The bench ends with the first request that is not answered.
-            Err(_) => Verdict::Hold,
+            Err(_) => Action::Pause,
         }
     }
 
-    fn response_headers(&mut self, _stream: u32) -> Verdict {
-        let is_there = LOOKED_FOR.iter().any(|name| hostcalls::header(Map::Response, name).is_ok());
-        if is_there { Verdict::Hold } else { Verdict::Continue }
+    fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+        let is_there = |name: &&str| hostcalls::get_map_value_bytes(MapType::HttpResponseHeaders, name) != Ok(None);
+        if LOOKED_FOR.iter().any(is_there) { Action::Pause } else { Action::Continue }
     }
-
-    fn http_call_response(&mut self, _root: u32, _token: u32, _headers: usize, _body_size: usize) {}
-
-    fn delete(&mut self, _context: u32) {}
 }
 
-fn request() -> Result<()> {
-    hostcalls::headers(Map::Request)?;
-    hostcalls::now()?;
-    hostcalls::shared_data(KEY)?;
-    hostcalls::remove_header(Map::Request, "cookie")?;
+fn request() -> Result<(), Status> {
+    hostcalls::get_map_bytes(MapType::HttpRequestHeaders)?;
+    hostcalls::get_current_time()?;
+    hostcalls::get_shared_data(KEY)?;
+    hostcalls::remove_map_value(MapType::HttpRequestHeaders, "cookie")?;
     for (name, value) in HEADERS {
-        hostcalls::set_header(Map::Request, name, value.as_bytes())?;
+        hostcalls::set_map_value_bytes(MapType::HttpRequestHeaders, name, Some(value.as_bytes()))?;
     }
     for (name, value) in STATES {
-        hostcalls::set_property(name, value.as_bytes())?;
+        hostcalls::set_property(vec![name], Some(value.as_bytes()))?;
     }
     Ok(())
 }
-
-session_abi::export!(Floor);

@@ -149,6 +149,10 @@ fn malformed_requests_end_with_400_and_nothing_else() {
         b"GET / HTTP/1.1\r\nhost: a\r\ncookie: a\0b\r\nconnection: close\r\n\r\n".as_slice(),
         b"GET / HTTP/1.1\r\nhost: a\r\ncookie\r\nconnection: close\r\n\r\n",
         b"\xff\xfe\r\n\r\n",
+        // Names are tokens: what is not UTF-8 never reaches the filter, whose SDK would panic.
+        b"GET / HTTP/1.1\r\nhost: a\r\nx-\xff\xfe: 1\r\nconnection: close\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: a\r\nx_\xc3\x28: 1\r\nconnection: close\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-\xff: 1\r\n\r\n",
     ] {
         let status = http::exchange(mesh.envoy.port(), raw).map(|response| response.status);
         assert_eq!(status, Some(400), "{:?}", String::from_utf8_lossy(raw));

@@ -15,6 +15,8 @@ use session::version::Version;
 /// A request to the gateway's cluster.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Callout {
+    /// The session that it is about.
+    pub session: SessionId,
     /// Pseudo-headers and headers. One of them is a credential.
     pub headers: Vec<(&'static str, Cow<'static, str>)>,
     /// The body, empty for most calls.
@@ -34,8 +36,10 @@ const RETRY_IDEMPOTENT: &str = "connect-failure,refused-stream,reset";
 const RETRY_UNSENT: &str = "connect-failure,refused-stream,reset-before-request";
 
 impl Callout {
-    fn new(config: &Config, method: &'static str, path: String, retry_on: &'static str) -> Self {
+    fn new(config: &Config, method: &'static str, session: SessionId, query: &str, retry_on: &'static str) -> Self {
+        let path = format!("/v1/sessions/{session}{query}");
         Self {
+            session,
             headers: vec![
                 (":method", method.into()),
                 (":path", path.into()),
@@ -70,7 +74,7 @@ impl Callout {
     /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token
     /// of version `seen` still opens it.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
-        Self::new(config, "GET", format!("/v1/sessions/{id}?touch"), RETRY_IDEMPOTENT)
+        Self::new(config, "GET", id, "?touch", RETRY_IDEMPOTENT)
             .with(api::WANT_VERSION, seen.to_string())
             .with(api::TOUCH_AFTER, touch_after.to_string())
             .with(api::SEEN_VERSION, seen.to_string())
@@ -86,8 +90,7 @@ impl Callout {
         merge_within: bool,
         upstream_cookie: Option<&str>,
     ) -> Self {
-        let path = format!("/v1/sessions/{id}{}", query(rotation));
-        let mut call = Self::new(config, "PUT", path, RETRY_UNSENT)
+        let mut call = Self::new(config, "PUT", id, query(rotation), RETRY_UNSENT)
             .with("content-type", "application/json")
             .with(api::IDLE, config.timeouts.idle.to_string())
             .with(api::ABSOLUTE, config.timeouts.absolute.to_string())
@@ -112,8 +115,7 @@ impl Callout {
         upstream_cookie: Option<&str>,
         write_id: [u8; 8],
     ) -> Self {
-        let path = format!("/v1/sessions/{id}{}", query(rotation));
-        let mut call = Self::new(config, "PATCH", path, RETRY_IDEMPOTENT)
+        let mut call = Self::new(config, "PATCH", id, query(rotation), RETRY_IDEMPOTENT)
             .with("content-type", api::MERGE_PATCHES_TYPE)
             .with(api::SEEN_VERSION, seen.to_string())
             .with(api::WRITE_ID, format!("{:016x}", u64::from_be_bytes(write_id)))
@@ -128,7 +130,7 @@ impl Callout {
     /// Ends a session, if a token of version `seen` still opens it. Ending it twice does no harm, so this may be tried
     /// again like a lookup.
     pub(super) fn destroy(config: &Config, id: SessionId, seen: Version) -> Self {
-        Self::new(config, "DELETE", format!("/v1/sessions/{id}"), RETRY_IDEMPOTENT)
+        Self::new(config, "DELETE", id, "", RETRY_IDEMPOTENT)
             .with(api::SEEN_VERSION, seen.to_string())
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
     }

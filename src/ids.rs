@@ -1,4 +1,4 @@
-//! The ids of Envoy's contexts (and of its callouts), as keys.
+//! Maps by the ids that Envoy gives to contexts and callouts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

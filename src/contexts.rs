@@ -1,0 +1,140 @@
+//! Envoy's contexts, as the SDK has them.
+//!
+//! The SDK lends out one context for each callback, and an event of one stream concerns others. So the contexts are handles on
+//! the [`RootContext`] that they share. Callbacks never nest: Envoy puts off what a hostcall leads to until the callback is
+//! over. Should one nest all the same, it gets what a filter without a configuration has to say.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{self, Context, HttpContext};
+use proxy_wasm::types::{Action, BufferType, ContextType};
+use session_filter::config::Config;
+
+use crate::envoy::Envoy;
+use crate::host::Side;
+use crate::root_context::{self, Flow, RootContext};
+
+/// What the contexts of one root share; `None` before it was configured.
+type Shared = Rc<RefCell<Option<RootContext<Envoy>>>>;
+
+fn with<T>(shared: &Shared, event: impl FnOnce(&mut RootContext<Envoy>) -> T) -> Option<T> {
+    shared.try_borrow_mut().ok()?.as_mut().map(event)
+}
+
+impl From<Flow> for Action {
+    fn from(flow: Flow) -> Self {
+        match flow {
+            Flow::Continue => Self::Continue,
+            Flow::Hold => Self::Pause,
+        }
+    }
+}
+
+/// One configuration in one VM. A replaced one lives on beside the new one until its last stream ends.
+#[derive(Default)]
+pub(crate) struct Root(Shared);
+
+impl Context for Root {
+    /// An answer to what the root has asked.
+    fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
+        with(&self.0, |root| root.call_answered(call, headers, body_size));
+    }
+}
+
+impl traits::RootContext for Root {
+    /// `false` keeps Envoy from starting, or an update from replacing a configuration that works.
+    fn on_configure(&mut self, _size: usize) -> bool {
+        let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX).ok().flatten();
+        let config = Config::parse(&bytes.unwrap_or_default(), |name| std::env::var(name).ok());
+        match (config, self.0.try_borrow_mut()) {
+            (Ok(config), Ok(mut root)) => {
+                *root = Some(RootContext::new(config, Envoy));
+                true
+            }
+            (Err(error), _) => {
+                log::error!("session-mesh configuration: {error}");
+                false
+            }
+            (Ok(_), Err(_)) => false,
+        }
+    }
+
+    fn on_tick(&mut self) {
+        with(&self.0, RootContext::timer_fired);
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+
+    fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
+        with(&self.0, |root| root.stream_began(id));
+        Some(Box::new(Stream { id, root: Rc::clone(&self.0) }))
+    }
+}
+
+/// The configuration was replaced, or Envoy ends: what was counted must not be lost with it.
+impl Drop for Root {
+    fn drop(&mut self) {
+        with(&self.0, RootContext::flush_counts);
+    }
+}
+
+/// One HTTP stream.
+struct Stream {
+    id: u32,
+    root: Shared,
+}
+
+impl Context for Stream {
+    /// An answer to what this stream has asked, for itself and maybe for others.
+    fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
+        with(&self.root, |root| root.call_answered(call, headers, body_size));
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+        with(&self.root, |root| root.request_headers(self.id)).unwrap_or_else(|| root_context::refuse(&Envoy)).into()
+    }
+
+    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        self.held(Side::Request)
+    }
+
+    fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
+        with(&self.root, |root| root.trailers(self.id, Side::Request));
+        self.held(Side::Request)
+    }
+
+    fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
+        // Without a configuration the response is our own refusal.
+        with(&self.root, |root| root.response_headers(self.id)).unwrap_or(Flow::Continue).into()
+    }
+
+    fn on_http_response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
+        self.held(Side::Response)
+    }
+
+    fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
+        with(&self.root, |root| root.trailers(self.id, Side::Response));
+        self.held(Side::Response)
+    }
+}
+
+impl Stream {
+    /// What becomes of the rest of a message whose headers have come. Envoy itself holds it with the headers, unless the
+    /// plugin's option `allow_on_headers_stop_iteration` is set.
+    fn held(&self, side: Side) -> Action {
+        let is_held = with(&self.root, |root| root.holds(self.id, side)).unwrap_or_default();
+        if is_held { Action::Pause } else { Action::Continue }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        with(&self.root, |root| root.stream_ended(self.id));
+    }
+}

@@ -1,0 +1,284 @@
+//! Carries out what the exchanges of one configuration decide.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use session::id::SessionId;
+use session::time::UnixSeconds;
+use session_filter::binding::Binding;
+use session_filter::config::Config;
+use session_filter::counter::Counts;
+use session_filter::exchange::{Answer, Callout, Exchange, Identity, LookUp, Step, Trace};
+
+use crate::calls::{Calls, Purpose, Unsent};
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::host::{Host, Side};
+use crate::ids::ById;
+use crate::metrics::Metrics;
+use crate::slots::SharedSlots;
+use crate::stream::Stream;
+use crate::touches::{MOST_TOUCHES, Touches};
+
+/// How long counts may be gathered before the host sees them, in milliseconds; also the shortest time between two looks at
+/// the streams in progress.
+const GATHER_MS: u64 = 1000;
+
+/// The shortest period of the timer, in milliseconds.
+const SOON_MS: u64 = 1;
+
+pub(crate) struct Executor<H> {
+    host: H,
+    config: Rc<Config>,
+    entropy: Entropy,
+    metrics: Metrics,
+    calls: Calls,
+    /// Whether there are counts that the host has not seen, and the timer runs that will show them.
+    is_counting: bool,
+    /// Whether the timer fires as soon as it can.
+    is_soon: bool,
+    /// When to look at the streams in progress again, in milliseconds since the Unix epoch.
+    next_look_ms: u64,
+}
+
+impl<H: Host + Clone> Executor<H> {
+    pub(crate) fn new(config: Config, host: H) -> Self {
+        Self {
+            metrics: Metrics::define(&host),
+            host,
+            config: Rc::new(config),
+            entropy: Entropy::default(),
+            calls: Calls::default(),
+            is_counting: false,
+            is_soon: false,
+            next_look_ms: 0,
+        }
+    }
+
+    pub(crate) fn config(&self) -> Rc<Config> {
+        Rc::clone(&self.config)
+    }
+
+    /// An id that has never been used, or `None` if the host has no entropy.
+    pub(crate) fn fresh_id(&mut self) -> Option<SessionId> {
+        self.entropy.session_id()
+    }
+
+    /// What the tokens of the stream whose callback it is are bound to.
+    pub(crate) fn binding(&self) -> Binding {
+        if self.config.bind.is_empty() {
+            return Binding::NONE;
+        }
+        Binding::of(&self.config.bind.iter().map(|path| self.host.property(path)).collect::<Vec<_>>())
+    }
+
+    /// Carries out the step that an event of this stream led to, and those that follow from it. Says which message goes on by
+    /// it, if one does.
+    pub(crate) fn carry_out(&mut self, id: u32, stream: &mut Stream, step: Step, clock: &Clock<H>) -> Option<Side> {
+        let edits = stream.exchange.take_request_edits();
+        stream.edit(&self.host, Side::Request, &edits);
+        let released = self.take_steps(id, stream, step, clock);
+        if released.is_some() {
+            stream.in_hand = None;
+        }
+        self.take_effects(&mut stream.exchange);
+        released
+    }
+
+    fn take_steps(&mut self, id: u32, stream: &mut Stream, mut step: Step, clock: &Clock<H>) -> Option<Side> {
+        loop {
+            let is_sent = match step {
+                Step::Wait => return None,
+                Step::LookUp { look_up, is_shareable } => {
+                    self.look_up(id, look_up, is_shareable, stream.exchange.trace(), clock)
+                }
+                Step::Call(callout) => self.call(id, &callout, stream.exchange.trace(), clock).is_some(),
+                Step::Forward { edits, callout } => {
+                    stream.edit(&self.host, Side::Request, &edits);
+                    if callout.is_some_and(|callout| self.call(id, &callout, stream.exchange.trace(), clock).is_none())
+                    {
+                        // The request goes on all the same; the response will meet the consequence.
+                        stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), clock.seconds());
+                    }
+                    return Some(Side::Request);
+                }
+                Step::Deliver(edits) => {
+                    stream.edit(&self.host, Side::Response, &edits);
+                    return Some(Side::Response);
+                }
+                Step::Reply(reply) => {
+                    self.host.reply(&reply, stream.is_grpc);
+                    return None;
+                }
+            };
+            if is_sent {
+                return None;
+            }
+            step = stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), clock.seconds());
+        }
+    }
+
+    /// Why a callout was made that is answered now.
+    pub(crate) fn take_purpose(&mut self, call: u32, clock: &Clock<H>) -> Option<Purpose> {
+        let (purpose, sent_ms) = self.calls.answered(call)?;
+        self.metrics.callout_took(&self.host, clock.millis().saturating_sub(sent_ms));
+        Some(purpose)
+    }
+
+    /// A stream is over. If it has asked for others, too, its answer would be lost with it: the root asks again.
+    pub(crate) fn stream_ended(&mut self, id: u32) {
+        if self.calls.stream_ended(id) {
+            self.fire_soon();
+        }
+    }
+
+    /// The callouts that the root is to make.
+    pub(crate) fn take_unsent(&mut self) -> Vec<Unsent> {
+        self.is_soon = false;
+        self.calls.take_unsent()
+    }
+
+    /// Looks a session up for streams that wait already; `false` if that is not possible.
+    pub(crate) fn look_up_for(&mut self, look_up: LookUp, waiting: &[u32], trace: &Trace, clock: &Clock<H>) -> bool {
+        if self.calls.join(&look_up, waiting) {
+            return true;
+        }
+        let Some(call) = self.send(&look_up.callout(&self.config), trace) else { return false };
+        self.calls.sent_by_root(call, look_up, waiting.to_vec(), clock.millis());
+        true
+    }
+
+    /// Tells the store that a session is in use.
+    pub(crate) fn refresh(&mut self, look_up: LookUp, trace: &Trace, clock: &Clock<H>) {
+        match self.send(&look_up.callout(&self.config), trace) {
+            Some(call) => self.calls.sent_refresh(call, look_up, Vec::new(), clock.seconds(), clock.millis()),
+            None => self.calls.refresh_failed(&look_up),
+        }
+    }
+
+    /// The store has been told that a session is in use, or could not be.
+    pub(crate) fn refreshed(&self, look_up: LookUp, answer: Answer<'_>, asked: UnixSeconds) {
+        if let Some(write) = look_up.refresh(&self.config, answer, asked) {
+            SharedSlots(&self.host).write(&write);
+        }
+    }
+
+    /// Looks for the sessions that streams in progress keep in use, and sets the timer for the next look. That is only now
+    /// and then, since there can be many.
+    pub(crate) fn look_at(&mut self, streams: &ById<Stream>, clock: &Clock<H>) {
+        let period_ms = self.config.timeouts.stream_touch_after().get().saturating_mul(250).max(GATHER_MS);
+        let wait_ms = self.next_look_ms.saturating_sub(clock.millis());
+        // Further away than a period only if the clock was set back.
+        let look_ms = if (1..=period_ms).contains(&wait_ms) {
+            (!streams.is_empty()).then_some(wait_ms)
+        } else {
+            let exchanges = streams.iter().map(|(id, stream)| (*id, &stream.exchange));
+            let Touches { is_any_in_use, due } = Touches::of(exchanges, clock.seconds());
+            let all_sent = self.touch(due, clock);
+            let next_ms = if all_sent { period_ms } else { GATHER_MS };
+            self.next_look_ms = clock.millis().saturating_add(next_ms);
+            is_any_in_use.then_some(next_ms)
+        };
+        // What was decided in this callback may have something to count, too.
+        let count_ms = self.is_counting.then_some(GATHER_MS);
+        self.host.set_timer(look_ms.into_iter().chain(count_ms).min().unwrap_or_default());
+        if self.calls.is_any_unsent() {
+            self.fire_soon();
+        }
+    }
+
+    /// Tells the store of these sessions; `false` if some have to wait.
+    fn touch(&mut self, due: HashMap<SessionId, (LookUp, Vec<u32>)>, clock: &Clock<H>) -> bool {
+        for (look_up, streams) in due.into_values() {
+            if self.calls.refreshing() >= MOST_TOUCHES {
+                return false;
+            }
+            if self.calls.needs_refresh(&look_up) {
+                // One warning is enough, and what the host refuses now it may not at the next look.
+                let Some(call) = self.send(&look_up.touch(&self.config), &Trace::default()) else { break };
+                self.calls.sent_refresh(call, look_up, streams, clock.seconds(), clock.millis());
+            }
+        }
+        true
+    }
+
+    /// Brings the host's counters up to date.
+    pub(crate) fn flush_counts(&mut self) {
+        if self.is_counting {
+            self.is_counting = false;
+            self.metrics.flush(&self.host);
+        }
+    }
+
+    /// Has a stream wait until its session was looked up, with others or by a lookup of its own; `false` if none could
+    /// be sent.
+    fn look_up(&mut self, id: u32, look_up: LookUp, is_shareable: bool, trace: &Trace, clock: &Clock<H>) -> bool {
+        if is_shareable && self.calls.join(&look_up, &[id]) {
+            return true;
+        }
+        let Some(call) = self.call(id, &look_up.callout(&self.config), trace, clock) else { return false };
+        if is_shareable {
+            self.calls.share(call, look_up);
+        }
+        true
+    }
+
+    /// Sends a callout for a stream.
+    fn call(&mut self, id: u32, callout: &Callout, trace: &Trace, clock: &Clock<H>) -> Option<u32> {
+        let call = self.send(callout, trace)?;
+        self.calls.sent(call, callout.session, id, clock.millis());
+        Some(call)
+    }
+
+    /// Sends a callout, unless the host can't, which it says at once.
+    fn send(&self, callout: &Callout, trace: &Trace) -> Option<u32> {
+        let gateway = &self.config.gateway;
+        self.host.send(&gateway.cluster, callout, trace, gateway.timeout).ok()
+    }
+
+    fn take_effects(&mut self, exchange: &mut Exchange) {
+        let effects = exchange.effects();
+        self.count(effects.counts);
+        for write in effects.cache.iter().chain(&effects.replaced) {
+            SharedSlots(&self.host).write(write);
+        }
+        if let Some(warning) = effects.warning {
+            log::warn!("{warning}");
+        }
+        if let Some(identity) = effects.identity {
+            self.publish(&identity);
+        }
+        // By the root: the answer would be lost if this stream ended before it came, and many do.
+        if let Some(look_up) = effects.refresh
+            && self.calls.refresh(look_up, exchange.trace())
+        {
+            self.fire_soon();
+        }
+    }
+
+    /// Makes the session known to the rest of Envoy as the filter states `wasm.session_id` and `wasm.session_state`.
+    fn publish(&self, identity: &Identity) {
+        self.host.set_filter_state("session_id", identity.id.to_hex().as_str().as_bytes());
+        self.host.set_filter_state("session_state", identity.state.as_str().as_bytes());
+    }
+
+    /// Counts for the host to see within a second.
+    fn count(&mut self, counts: Counts) {
+        if counts != Counts::default() {
+            self.metrics.raise(counts);
+            if !self.is_counting {
+                self.is_counting = true;
+                if !self.is_soon {
+                    self.host.set_timer(GATHER_MS);
+                }
+            }
+        }
+    }
+
+    fn fire_soon(&mut self) {
+        if !self.is_soon {
+            self.is_soon = true;
+            self.host.set_timer(SOON_MS);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! One configuration in one VM, and its streams: which of them an event concerns.
+
+use session_filter::config::Config;
+use session_filter::edit::{Edit, GrpcStatus, LocalReply};
+use session_filter::exchange::{Answer, Exchange, Request, Step};
+
+use crate::calls::{Purpose, Unsent};
+use crate::clock::Clock;
+use crate::executor::Executor;
+use crate::host::{Host, Side};
+use crate::ids::ById;
+use crate::slots::SharedSlots;
+use crate::stream::{PassingResponse, Stream, borrowed, is_grpc};
+
+/// The answer where the filter itself can't do its work.
+const UNABLE: LocalReply = LocalReply {
+    status: 500,
+    grpc_status: GrpcStatus::Internal,
+    headers: Vec::new(),
+    body: "The session filter is not able to work.\n",
+};
+
+/// What becomes of a message whose callback it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// It goes on.
+    Continue,
+    /// It is held until it is resumed, or its client has a local reply.
+    Hold,
+}
+
+/// Refuses the request whose callback it is. Nobody has looked which of its cookies are tokens, so all of them go: logs may
+/// show them.
+pub(crate) fn refuse(host: &impl Host) -> Flow {
+    host.edit_headers(Side::Request, &Edit::Remove("cookie".into()));
+    host.reply(&UNABLE, false);
+    Flow::Hold
+}
+
+/// One configuration in one VM, and its streams.
+pub(crate) struct RootContext<H> {
+    host: H,
+    executor: Executor<H>,
+    streams: ById<Stream>,
+}
+
+impl<H: Host + Clone> RootContext<H> {
+    pub(crate) fn new(config: Config, host: H) -> Self {
+        Self { executor: Executor::new(config, host.clone()), host, streams: ById::default() }
+    }
+
+    pub(crate) fn stream_began(&mut self, id: u32) {
+        self.streams.insert(id, Stream::new(Exchange::new(self.executor.config())));
+    }
+
+    pub(crate) fn stream_ended(&mut self, id: u32) {
+        self.streams.remove(&id);
+        self.executor.stream_ended(id);
+    }
+
+    pub(crate) fn request_headers(&mut self, id: u32) -> Flow {
+        let Some(fresh_id) = self.executor.fresh_id() else { return refuse(&self.host) };
+        self.event(id, Side::Request, |stream, executor, host, clock| {
+            let headers = host.headers(Side::Request);
+            let headers = borrowed(&headers);
+            stream.is_grpc = is_grpc(&headers);
+            let request = Request { headers: &headers, binding: executor.binding(), now: clock.seconds(), fresh_id };
+            stream.exchange.request(&request, &SharedSlots(host))
+        })
+    }
+
+    pub(crate) fn response_headers(&mut self, id: u32) -> Flow {
+        self.event(id, Side::Response, |stream, _, host, clock| {
+            stream.exchange.response(&PassingResponse(host), &SharedSlots(host), || clock.seconds())
+        })
+    }
+
+    /// Runs the event that a message of a stream has come, and carries out what it leads to.
+    fn event(
+        &mut self,
+        id: u32,
+        side: Side,
+        event: impl FnOnce(&mut Stream, &Executor<H>, &H, &Clock<H>) -> Step,
+    ) -> Flow {
+        let clock = self.clock();
+        let Some(stream) = self.streams.get_mut(&id) else { return Flow::Continue };
+        stream.in_hand = Some(side);
+        let step = event(stream, &self.executor, &self.host, &clock);
+        let released = self.executor.carry_out(id, stream, step, &clock);
+        if released == Some(side) { Flow::Continue } else { Flow::Hold }
+    }
+
+    /// Whether the rest of a message has to wait, because its headers are held.
+    pub(crate) fn holds(&self, id: u32, side: Side) -> bool {
+        self.streams.get(&id).is_some_and(|stream| stream.in_hand == Some(side))
+    }
+
+    /// The trailers of a message have come.
+    pub(crate) fn trailers(&self, id: u32, side: Side) {
+        let Some(Stream { exchange, .. }) = self.streams.get(&id) else { return };
+        let trailers = self.host.trailers(side);
+        let trailers = borrowed(&trailers);
+        let edits = match side {
+            Side::Request => exchange.request_trailers(&trailers),
+            Side::Response => exchange.response_trailers(&trailers),
+        };
+        for edit in &edits {
+            self.host.edit_trailers(side, edit);
+        }
+    }
+
+    /// A callout has been answered; `headers` is 0 if it failed.
+    pub(crate) fn call_answered(&mut self, call: u32, headers: usize, body_size: usize) {
+        let clock = self.clock();
+        let Some(purpose) = self.executor.take_purpose(call, &clock) else { return };
+        // What is not there can't be read.
+        let headers = if headers > 0 { self.host.answer_headers() } else { Vec::new() };
+        let body = if body_size > 0 { self.host.answer_body() } else { Vec::new() };
+        let answer = Answer::Received { headers: &borrowed(&headers), body: &body };
+        match purpose {
+            Purpose::Awaited(waiting) => self.answer(&waiting, answer, &clock),
+            Purpose::Refresh(look_up, asked, streams) => {
+                for id in streams {
+                    if let Some(stream) = self.streams.get_mut(&id) {
+                        stream.exchange.touched(answer, asked, clock.seconds());
+                    }
+                }
+                self.executor.refreshed(look_up, answer, asked);
+            }
+        }
+    }
+
+    /// The timer has fired: for counts, for callouts that the root has to make, or for the streams in progress.
+    pub(crate) fn timer_fired(&mut self) {
+        let clock = self.clock();
+        self.executor.flush_counts();
+        for unsent in self.executor.take_unsent() {
+            match unsent {
+                Unsent::Refresh(look_up, trace) => self.executor.refresh(look_up, &trace, &clock),
+                Unsent::LookUp(look_up, waiting) => {
+                    let trace = waiting.iter().find_map(|id| Some(self.streams.get(id)?.exchange.trace()));
+                    if !self.executor.look_up_for(look_up, &waiting, &trace.cloned().unwrap_or_default(), &clock) {
+                        self.answer(&waiting, Answer::NotSent, &clock);
+                    }
+                }
+            }
+        }
+        self.executor.look_at(&self.streams, &clock);
+    }
+
+    /// Brings the host's counters up to date.
+    pub(crate) fn flush_counts(&mut self) {
+        self.executor.flush_counts();
+    }
+
+    /// Gives an answer to streams that wait for it.
+    fn answer(&mut self, waiting: &[u32], answer: Answer<'_>, clock: &Clock<H>) {
+        for id in waiting {
+            // Those whose client has gone in the meantime wait no more.
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            if !self.host.act_for(*id) {
+                continue;
+            }
+            let step = stream.exchange.answer(answer, &SharedSlots(&self.host), clock.seconds());
+            if let Some(side) = self.executor.carry_out(*id, stream, step, clock) {
+                self.host.resume(side);
+            }
+        }
+    }
+
+    fn clock(&self) -> Clock<H> {
+        Clock::new(self.host.clone())
+    }
+}
