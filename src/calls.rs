@@ -10,7 +10,7 @@ use std::mem;
 use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
-use session_filter::exchange::{LookUp, Trace};
+use session_filter::exchange::{Callout, LookUp, Trace};
 
 use crate::ids::ById;
 
@@ -53,20 +53,25 @@ pub(crate) struct Calls {
     unsent: Vec<Unsent>,
 }
 
-/// A callout that the root is to send.
+/// A callout that the root is to send: its answer would be lost with the stream in whose callback it became needed.
 pub(crate) enum Unsent {
-    /// A lookup whose asker is gone, and the streams that wait for it.
+    /// One for a stream, which waits for its answer.
+    Call(u32, Callout, Trace),
+    /// A lookup, and the streams that wait for it.
     LookUp(LookUp, Vec<u32>),
     /// One that tells the store that a session is in use.
     Refresh(LookUp, Trace),
 }
 
 impl Calls {
-    /// A callout about this session was sent by a stream, which waits for its answer. A stream has no other one open.
-    pub(crate) fn sent(&mut self, call: u32, session: SessionId, stream: u32, sent_ms: u64) {
+    /// A callout about this session was sent for a stream, which waits for its answer and has no other one open. It was
+    /// `asked_by` that stream or, without one, by the root.
+    pub(crate) fn sent(&mut self, call: u32, session: SessionId, stream: u32, asked_by: Option<u32>, sent_ms: u64) {
         let purpose = Purpose::Awaited(vec![stream]);
-        self.open.insert(call, Call { purpose, sent_ms, session, shared: None, asked_by: Some(stream) });
-        self.by_stream.insert(stream, call);
+        self.open.insert(call, Call { purpose, sent_ms, session, shared: None, asked_by });
+        if asked_by.is_some() {
+            self.by_stream.insert(stream, call);
+        }
     }
 
     /// A lookup was sent by the root, for these streams.
@@ -99,13 +104,12 @@ impl Calls {
         }
     }
 
-    /// The root is to tell the store that this session is in use; `false` if that is under way.
-    pub(crate) fn refresh(&mut self, look_up: LookUp, trace: &Trace) -> bool {
-        let is_new = self.refreshing.insert(look_up.id);
-        if is_new {
-            self.unsent.push(Unsent::Refresh(look_up, trace.clone()));
+    /// The root is to send something.
+    pub(crate) fn leave_to_root(&mut self, unsent: Unsent) {
+        if let Unsent::Refresh(look_up, _) = &unsent {
+            self.refreshing.insert(look_up.id);
         }
-        is_new
+        self.unsent.push(unsent);
     }
 
     /// Whether the store is not being told of this session yet.

@@ -39,7 +39,7 @@ pub(crate) struct Root(Shared);
 impl Context for Root {
     /// An answer to what the root has asked.
     fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
-        with(&self.0, |root| root.call_answered(call, headers, body_size));
+        with(&self.0, |root| root.call_answered(None, call, headers, body_size));
     }
 }
 
@@ -91,7 +91,7 @@ struct Stream {
 impl Context for Stream {
     /// An answer to what this stream has asked, for itself and maybe for others.
     fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
-        with(&self.root, |root| root.call_answered(call, headers, body_size));
+        with(&self.root, |root| root.call_answered(Some(self.id), call, headers, body_size));
     }
 }
 

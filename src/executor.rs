@@ -10,8 +10,8 @@ use session_filter::config::Config;
 use session_filter::counter::Counts;
 use session_filter::exchange::{Answer, Callout, Exchange, Identity, LookUp, Step, Trace};
 
+use crate::callback::Callback;
 use crate::calls::{Calls, Purpose, Unsent};
-use crate::clock::Clock;
 use crate::entropy::Entropy;
 use crate::host::{Host, Side};
 use crate::ids::ById;
@@ -74,10 +74,16 @@ impl<H: Host + Clone> Executor<H> {
 
     /// Carries out the step that an event of this stream led to, and those that follow from it. Says which message goes on by
     /// it, if one does.
-    pub(crate) fn carry_out(&mut self, id: u32, stream: &mut Stream, step: Step, clock: &Clock<H>) -> Option<Side> {
+    pub(crate) fn carry_out(
+        &mut self,
+        id: u32,
+        stream: &mut Stream,
+        step: Step,
+        callback: &Callback<H>,
+    ) -> Option<Side> {
         let edits = stream.exchange.take_request_edits();
         stream.edit(&self.host, Side::Request, &edits);
-        let released = self.take_steps(id, stream, step, clock);
+        let released = self.take_steps(id, stream, step, callback);
         if released.is_some() {
             stream.in_hand = None;
         }
@@ -85,20 +91,19 @@ impl<H: Host + Clone> Executor<H> {
         released
     }
 
-    fn take_steps(&mut self, id: u32, stream: &mut Stream, mut step: Step, clock: &Clock<H>) -> Option<Side> {
+    fn take_steps(&mut self, id: u32, stream: &mut Stream, mut step: Step, callback: &Callback<H>) -> Option<Side> {
         loop {
             let is_sent = match step {
                 Step::Wait => return None,
                 Step::LookUp { look_up, is_shareable } => {
-                    self.look_up(id, look_up, is_shareable, stream.exchange.trace(), clock)
+                    self.look_up(id, look_up, is_shareable, stream.exchange.trace(), callback)
                 }
-                Step::Call(callout) => self.call(id, &callout, stream.exchange.trace(), clock).is_some(),
+                Step::Call(callout) => self.call(id, callout, stream.exchange.trace(), callback),
                 Step::Forward { edits, callout } => {
                     stream.edit(&self.host, Side::Request, &edits);
-                    if callout.is_some_and(|callout| self.call(id, &callout, stream.exchange.trace(), clock).is_none())
-                    {
+                    if callout.is_some_and(|callout| !self.call(id, callout, stream.exchange.trace(), callback)) {
                         // The request goes on all the same; the response will meet the consequence.
-                        stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), clock.seconds());
+                        stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), callback.seconds());
                     }
                     return Some(Side::Request);
                 }
@@ -114,14 +119,14 @@ impl<H: Host + Clone> Executor<H> {
             if is_sent {
                 return None;
             }
-            step = stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), clock.seconds());
+            step = stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), callback.seconds());
         }
     }
 
     /// Why a callout was made that is answered now.
-    pub(crate) fn take_purpose(&mut self, call: u32, clock: &Clock<H>) -> Option<Purpose> {
+    pub(crate) fn take_purpose(&mut self, call: u32, callback: &Callback<H>) -> Option<Purpose> {
         let (purpose, sent_ms) = self.calls.answered(call)?;
-        self.metrics.callout_took(&self.host, clock.millis().saturating_sub(sent_ms));
+        self.metrics.callout_took(&self.host, callback.millis().saturating_sub(sent_ms));
         Some(purpose)
     }
 
@@ -139,19 +144,25 @@ impl<H: Host + Clone> Executor<H> {
     }
 
     /// Looks a session up for streams that wait already; `false` if that is not possible.
-    pub(crate) fn look_up_for(&mut self, look_up: LookUp, waiting: &[u32], trace: &Trace, clock: &Clock<H>) -> bool {
+    pub(crate) fn look_up_for(
+        &mut self,
+        look_up: LookUp,
+        waiting: &[u32],
+        trace: &Trace,
+        callback: &Callback<H>,
+    ) -> bool {
         if self.calls.join(&look_up, waiting) {
             return true;
         }
         let Some(call) = self.send(&look_up.callout(&self.config), trace) else { return false };
-        self.calls.sent_by_root(call, look_up, waiting.to_vec(), clock.millis());
+        self.calls.sent_by_root(call, look_up, waiting.to_vec(), callback.millis());
         true
     }
 
     /// Tells the store that a session is in use.
-    pub(crate) fn refresh(&mut self, look_up: LookUp, trace: &Trace, clock: &Clock<H>) {
+    pub(crate) fn refresh(&mut self, look_up: LookUp, trace: &Trace, callback: &Callback<H>) {
         match self.send(&look_up.callout(&self.config), trace) {
-            Some(call) => self.calls.sent_refresh(call, look_up, Vec::new(), clock.seconds(), clock.millis()),
+            Some(call) => self.calls.sent_refresh(call, look_up, Vec::new(), callback.seconds(), callback.millis()),
             None => self.calls.refresh_failed(&look_up),
         }
     }
@@ -165,18 +176,18 @@ impl<H: Host + Clone> Executor<H> {
 
     /// Looks for the sessions that streams in progress keep in use, and sets the timer for the next look. That is only now
     /// and then, since there can be many.
-    pub(crate) fn look_at(&mut self, streams: &ById<Stream>, clock: &Clock<H>) {
+    pub(crate) fn look_at(&mut self, streams: &ById<Stream>, callback: &Callback<H>) {
         let period_ms = self.config.timeouts.stream_touch_after().get().saturating_mul(250).max(GATHER_MS);
-        let wait_ms = self.next_look_ms.saturating_sub(clock.millis());
+        let wait_ms = self.next_look_ms.saturating_sub(callback.millis());
         // Further away than a period only if the clock was set back.
         let look_ms = if (1..=period_ms).contains(&wait_ms) {
             (!streams.is_empty()).then_some(wait_ms)
         } else {
             let exchanges = streams.iter().map(|(id, stream)| (*id, &stream.exchange));
-            let Touches { is_any_in_use, due } = Touches::of(exchanges, clock.seconds());
-            let all_sent = self.touch(due, clock);
+            let Touches { is_any_in_use, due } = Touches::of(exchanges, callback.seconds());
+            let all_sent = self.touch(due, callback);
             let next_ms = if all_sent { period_ms } else { GATHER_MS };
-            self.next_look_ms = clock.millis().saturating_add(next_ms);
+            self.next_look_ms = callback.millis().saturating_add(next_ms);
             is_any_in_use.then_some(next_ms)
         };
         // What was decided in this callback may have something to count, too.
@@ -188,7 +199,7 @@ impl<H: Host + Clone> Executor<H> {
     }
 
     /// Tells the store of these sessions; `false` if some have to wait.
-    fn touch(&mut self, due: HashMap<SessionId, (LookUp, Vec<u32>)>, clock: &Clock<H>) -> bool {
+    fn touch(&mut self, due: HashMap<SessionId, (LookUp, Vec<u32>)>, callback: &Callback<H>) -> bool {
         for (look_up, streams) in due.into_values() {
             if self.calls.refreshing() >= MOST_TOUCHES {
                 return false;
@@ -196,7 +207,7 @@ impl<H: Host + Clone> Executor<H> {
             if self.calls.needs_refresh(&look_up) {
                 // One warning is enough, and what the host refuses now it may not at the next look.
                 let Some(call) = self.send(&look_up.touch(&self.config), &Trace::default()) else { break };
-                self.calls.sent_refresh(call, look_up, streams, clock.seconds(), clock.millis());
+                self.calls.sent_refresh(call, look_up, streams, callback.seconds(), callback.millis());
             }
         }
         true
@@ -212,22 +223,38 @@ impl<H: Host + Clone> Executor<H> {
 
     /// Has a stream wait until its session was looked up, with others or by a lookup of its own; `false` if none could
     /// be sent.
-    fn look_up(&mut self, id: u32, look_up: LookUp, is_shareable: bool, trace: &Trace, clock: &Clock<H>) -> bool {
-        if is_shareable && self.calls.join(&look_up, &[id]) {
+    fn look_up(&mut self, id: u32, look_up: LookUp, is_shareable: bool, trace: &Trace, callback: &Callback<H>) -> bool {
+        if !is_shareable {
+            return self.call(id, look_up.callout(&self.config), trace, callback);
+        }
+        if self.calls.join(&look_up, &[id]) {
             return true;
         }
-        let Some(call) = self.call(id, &look_up.callout(&self.config), trace, clock) else { return false };
-        if is_shareable {
-            self.calls.share(call, look_up);
+        if !may_send(id, callback) {
+            self.by_root(Unsent::LookUp(look_up, vec![id]));
+            return true;
         }
+        let Some(call) = self.send(&look_up.callout(&self.config), trace) else { return false };
+        self.calls.sent(call, look_up.id, id, callback.active, callback.millis());
+        self.calls.share(call, look_up);
         true
     }
 
-    /// Sends a callout for a stream.
-    fn call(&mut self, id: u32, callout: &Callout, trace: &Trace, clock: &Clock<H>) -> Option<u32> {
-        let call = self.send(callout, trace)?;
-        self.calls.sent(call, callout.session, id, clock.millis());
-        Some(call)
+    /// Sends a callout for a stream; `false` if that is not possible.
+    pub(crate) fn call(&mut self, id: u32, callout: Callout, trace: &Trace, callback: &Callback<H>) -> bool {
+        if !may_send(id, callback) {
+            self.by_root(Unsent::Call(id, callout, trace.clone()));
+            return true;
+        }
+        let Some(call) = self.send(&callout, trace) else { return false };
+        self.calls.sent(call, callout.session, id, callback.active, callback.millis());
+        true
+    }
+
+    /// Has the root send something, as soon as it can.
+    fn by_root(&mut self, unsent: Unsent) {
+        self.calls.leave_to_root(unsent);
+        self.fire_soon();
     }
 
     /// Sends a callout, unless the host can't, which it says at once.
@@ -249,10 +276,8 @@ impl<H: Host + Clone> Executor<H> {
             self.publish(&identity);
         }
         // By the root: the answer would be lost if this stream ended before it came, and many do.
-        if let Some(look_up) = effects.refresh
-            && self.calls.refresh(look_up, exchange.trace())
-        {
-            self.fire_soon();
+        if let Some(look_up) = effects.refresh.filter(|look_up| self.calls.needs_refresh(look_up)) {
+            self.by_root(Unsent::Refresh(look_up, exchange.trace().clone()));
         }
     }
 
@@ -281,4 +306,10 @@ impl<H: Host + Clone> Executor<H> {
             self.host.set_timer(SOON_MS);
         }
     }
+}
+
+/// Whether a callout for this stream can be sent in this callback. In another stream's callback it would belong to that one,
+/// and its answer would be lost if that one ended before it came.
+fn may_send<H>(id: u32, callback: &Callback<H>) -> bool {
+    callback.active.is_none_or(|active| active == id)
 }

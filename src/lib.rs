@@ -14,12 +14,12 @@
 //! | `host` | what the filter asks of its host, and a host for tests |
 //! | `envoy` | Envoy as that host: the hostcalls |
 //! | `slots` | the cache's slots in the host's shared data |
-//! | `metrics`, `entropy`, `clock`, `ids` | counters, random ids, the time of a callback, maps by Envoy's ids |
+//! | `callback`, `metrics`, `entropy`, `ids` | whose callback it is and when, counters, random ids, maps by Envoy's ids |
 
 #![expect(missing_docs, reason = "proxy_wasm::main! expands to a function without documentation")]
 
+mod callback;
 mod calls;
-mod clock;
 mod contexts;
 mod entropy;
 mod envoy;

@@ -4,8 +4,8 @@ use session_filter::config::Config;
 use session_filter::edit::{Edit, GrpcStatus, LocalReply};
 use session_filter::exchange::{Answer, Exchange, Request, Step};
 
+use crate::callback::Callback;
 use crate::calls::{Purpose, Unsent};
-use crate::clock::Clock;
 use crate::executor::Executor;
 use crate::host::{Host, Side};
 use crate::ids::ById;
@@ -60,18 +60,18 @@ impl<H: Host + Clone> RootContext<H> {
 
     pub(crate) fn request_headers(&mut self, id: u32) -> Flow {
         let Some(fresh_id) = self.executor.fresh_id() else { return refuse(&self.host) };
-        self.event(id, Side::Request, |stream, executor, host, clock| {
+        self.event(id, Side::Request, |stream, executor, host, callback| {
             let headers = host.headers(Side::Request);
             let headers = borrowed(&headers);
             stream.is_grpc = is_grpc(&headers);
-            let request = Request { headers: &headers, binding: executor.binding(), now: clock.seconds(), fresh_id };
+            let request = Request { headers: &headers, binding: executor.binding(), now: callback.seconds(), fresh_id };
             stream.exchange.request(&request, &SharedSlots(host))
         })
     }
 
     pub(crate) fn response_headers(&mut self, id: u32) -> Flow {
-        self.event(id, Side::Response, |stream, _, host, clock| {
-            stream.exchange.response(&PassingResponse(host), &SharedSlots(host), || clock.seconds())
+        self.event(id, Side::Response, |stream, _, host, callback| {
+            stream.exchange.response(&PassingResponse(host), &SharedSlots(host), || callback.seconds())
         })
     }
 
@@ -80,13 +80,13 @@ impl<H: Host + Clone> RootContext<H> {
         &mut self,
         id: u32,
         side: Side,
-        event: impl FnOnce(&mut Stream, &Executor<H>, &H, &Clock<H>) -> Step,
+        event: impl FnOnce(&mut Stream, &Executor<H>, &H, &Callback<H>) -> Step,
     ) -> Flow {
-        let clock = self.clock();
+        let callback = self.callback(Some(id));
         let Some(stream) = self.streams.get_mut(&id) else { return Flow::Continue };
         stream.in_hand = Some(side);
-        let step = event(stream, &self.executor, &self.host, &clock);
-        let released = self.executor.carry_out(id, stream, step, &clock);
+        let step = event(stream, &self.executor, &self.host, &callback);
+        let released = self.executor.carry_out(id, stream, step, &callback);
         if released == Some(side) { Flow::Continue } else { Flow::Hold }
     }
 
@@ -109,20 +109,20 @@ impl<H: Host + Clone> RootContext<H> {
         }
     }
 
-    /// A callout has been answered; `headers` is 0 if it failed.
-    pub(crate) fn call_answered(&mut self, call: u32, headers: usize, body_size: usize) {
-        let clock = self.clock();
-        let Some(purpose) = self.executor.take_purpose(call, &clock) else { return };
+    /// A callout has been answered, in the callback of this stream, or of the root. `headers` is 0 if it failed.
+    pub(crate) fn call_answered(&mut self, active: Option<u32>, call: u32, headers: usize, body_size: usize) {
+        let callback = self.callback(active);
+        let Some(purpose) = self.executor.take_purpose(call, &callback) else { return };
         // What is not there can't be read.
         let headers = if headers > 0 { self.host.answer_headers() } else { Vec::new() };
         let body = if body_size > 0 { self.host.answer_body() } else { Vec::new() };
         let answer = Answer::Received { headers: &borrowed(&headers), body: &body };
         match purpose {
-            Purpose::Awaited(waiting) => self.answer(&waiting, answer, &clock),
+            Purpose::Awaited(waiting) => self.answer(&waiting, answer, &callback),
             Purpose::Refresh(look_up, asked, streams) => {
                 for id in streams {
                     if let Some(stream) = self.streams.get_mut(&id) {
-                        stream.exchange.touched(answer, asked, clock.seconds());
+                        stream.exchange.touched(answer, asked, callback.seconds());
                     }
                 }
                 self.executor.refreshed(look_up, answer, asked);
@@ -132,20 +132,25 @@ impl<H: Host + Clone> RootContext<H> {
 
     /// The timer has fired: for counts, for callouts that the root has to make, or for the streams in progress.
     pub(crate) fn timer_fired(&mut self) {
-        let clock = self.clock();
+        let callback = self.callback(None);
         self.executor.flush_counts();
         for unsent in self.executor.take_unsent() {
             match unsent {
-                Unsent::Refresh(look_up, trace) => self.executor.refresh(look_up, &trace, &clock),
+                Unsent::Call(id, callout, trace) => {
+                    if !self.executor.call(id, callout, &trace, &callback) {
+                        self.answer(&[id], Answer::NotSent, &callback);
+                    }
+                }
+                Unsent::Refresh(look_up, trace) => self.executor.refresh(look_up, &trace, &callback),
                 Unsent::LookUp(look_up, waiting) => {
                     let trace = waiting.iter().find_map(|id| Some(self.streams.get(id)?.exchange.trace()));
-                    if !self.executor.look_up_for(look_up, &waiting, &trace.cloned().unwrap_or_default(), &clock) {
-                        self.answer(&waiting, Answer::NotSent, &clock);
+                    if !self.executor.look_up_for(look_up, &waiting, &trace.cloned().unwrap_or_default(), &callback) {
+                        self.answer(&waiting, Answer::NotSent, &callback);
                     }
                 }
             }
         }
-        self.executor.look_at(&self.streams, &clock);
+        self.executor.look_at(&self.streams, &callback);
     }
 
     /// Brings the host's counters up to date.
@@ -154,21 +159,23 @@ impl<H: Host + Clone> RootContext<H> {
     }
 
     /// Gives an answer to streams that wait for it.
-    fn answer(&mut self, waiting: &[u32], answer: Answer<'_>, clock: &Clock<H>) {
+    fn answer(&mut self, waiting: &[u32], answer: Answer<'_>, callback: &Callback<H>) {
+        let mut effective = callback.active;
         for id in waiting {
             // Those whose client has gone in the meantime wait no more.
             let Some(stream) = self.streams.get_mut(id) else { continue };
-            if !self.host.act_for(*id) {
+            if effective != Some(*id) && !self.host.act_for(*id) {
                 continue;
             }
-            let step = stream.exchange.answer(answer, &SharedSlots(&self.host), clock.seconds());
-            if let Some(side) = self.executor.carry_out(*id, stream, step, clock) {
+            effective = Some(*id);
+            let step = stream.exchange.answer(answer, &SharedSlots(&self.host), callback.seconds());
+            if let Some(side) = self.executor.carry_out(*id, stream, step, callback) {
                 self.host.resume(side);
             }
         }
     }
 
-    fn clock(&self) -> Clock<H> {
-        Clock::new(self.host.clone())
+    fn callback(&self, active: Option<u32>) -> Callback<H> {
+        Callback::new(self.host.clone(), active)
     }
 }

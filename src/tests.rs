@@ -120,7 +120,7 @@ impl World {
         if is_there {
             let counts = (answer.len(), body.len());
             self.host.state_mut().answer = Some((answer, body.as_bytes().to_vec()));
-            self.call_back(call.asked_by, |root| root.call_answered(call.id, counts.0, counts.1));
+            self.call_back(call.asked_by, |root| root.call_answered(call.asked_by, call.id, counts.0, counts.1));
         }
     }
 
@@ -273,6 +273,32 @@ fn a_client_that_hangs_up_alone_leaves_nothing_behind() {
     world.found(&lost, 3);
     world.found(&call, 3);
     assert_eq!(world.resumed(second), [Side::Request]);
+}
+
+/// What an answer leads to for others than its asker must not hang on its asker either.
+#[test]
+fn what_follows_from_a_shared_lookup_outlives_the_client_that_asked_first() {
+    for outcome in ["404", "503"] {
+        let mut world = World::with(FakeHost::default(), &json!({"create": "eager", "on_store_failure": "continue"}));
+        let [first, second, third] = [(); 3].map(|()| world.request([cookie(3)]).0);
+        let call = world.only_sent();
+        world.answer(&call, outcome, &[], "");
+        if outcome == "503" {
+            assert_eq!(world.resumed(second), [Side::Request]);
+            continue;
+        }
+        // Each has a session of its own to be stored.
+        world.fire_timer();
+        let sent = world.sent();
+        assert_eq!(sent.iter().map(|sent| sent.asked_by).collect::<Vec<_>>(), [Some(first), None, None]);
+        world.end(first);
+        for call in &sent {
+            world.answer(call, "503", &[], "");
+        }
+        for id in [second, third] {
+            assert_eq!((world.resumed(id), world.response(id, &[])), (vec![Side::Request], Flow::Continue));
+        }
+    }
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn root() -> PathBuf {
 
 /// Every document of the repository, by its path.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    let mut paths: Vec<_> =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].iter().map(|name| root().join(name)).collect();
     for folder in ["docs", "docs/deploy"] {
         paths.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
     }
