@@ -94,7 +94,7 @@ impl<H: Host + Clone> Executor<H> {
     fn take_steps(&mut self, id: u32, stream: &mut Stream, mut step: Step, callback: &Callback<H>) -> Option<Side> {
         loop {
             let is_sent = match step {
-                Step::Wait => return None,
+                Step::Hold => return None,
                 Step::LookUp { look_up, is_shareable } => {
                     self.look_up(id, look_up, is_shareable, stream.exchange.trace(), callback)
                 }
@@ -264,7 +264,7 @@ impl<H: Host + Clone> Executor<H> {
     }
 
     fn take_effects(&mut self, exchange: &mut Exchange) {
-        let effects = exchange.effects();
+        let effects = exchange.take_effects();
         self.count(effects.counts);
         for write in effects.cache.iter().chain(&effects.replaced) {
             SharedSlots(&self.host).write(write);
