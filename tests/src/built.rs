@@ -66,19 +66,27 @@ pub fn gateway() -> &'static Path {
 }
 
 /// A tool that test.sh installs: the one that `variable` names, the one on the PATH, or `path` in its folder
-/// in `.tools/`, which is called `package-VERSION`.
+/// in `.tools/`, which is called `package-VERSION`. Of several versions it is the one that `scripts/tools.sh` pins.
 pub(crate) fn tool(variable: &str, name: &str, package: &str, path: &str) -> PathBuf {
     if let Some(path) = env::var_os(variable) {
         return path.into();
     }
     let search_path = env::var_os("PATH").unwrap_or_default();
     let on_path = env::split_paths(&search_path).map(|folder| folder.join(name));
-    let tools = fs::read_dir(root().join(".tools")).into_iter().flatten().flatten();
-    let installed = tools
-        .filter(|folder| {
-            folder.file_name().to_string_lossy().strip_prefix(package).is_some_and(|rest| rest.starts_with('-'))
+    let pins = fs::read_to_string(root().join("scripts/tools.sh")).unwrap_or_default();
+    let mut installed: Vec<_> = fs::read_dir(root().join(".tools"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|folder| {
+            let name = folder.file_name().to_string_lossy().into_owned();
+            let version = name.strip_prefix(package)?.strip_prefix('-')?;
+            let is_pinned = pins.lines().any(|line| line.ends_with(&format!("_VERSION={version}")));
+            Some((!is_pinned, folder.path().join(path)))
         })
-        .map(|folder| folder.path().join(path));
+        .collect();
+    installed.sort();
+    let installed = installed.into_iter().map(|(_, path)| path);
     on_path
         .chain(installed)
         .find(|candidate| candidate.exists())
