@@ -147,9 +147,12 @@ fn verify(
                     continue;
                 }
                 // There hardly ever is a second one.
-                match best {
-                    Some(other) if rank(&other) >= rank(&verified) => rivals.push(verified),
-                    _ => rivals.extend(best.replace(verified)),
+                let rival = match best {
+                    Some(other) if rank(&other) >= rank(&verified) => Some(verified),
+                    _ => best.replace(verified),
+                };
+                if let Some(rival) = rival {
+                    rivals.insert(rivals.partition_point(|other| rank(other) <= rank(&rival)), rival);
                 }
             }
             Err(rejected) => counts.add(match rejected {
@@ -159,7 +162,6 @@ fn verify(
             }),
         }
     }
-    rivals.sort_by_key(rank);
     (best, rivals)
 }
 
