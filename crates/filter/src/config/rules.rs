@@ -392,4 +392,24 @@ mod tests {
             assert!(Rules::new(vec![rule]).unwrap_err().to_string().contains("it is no pattern"), "{prefix}");
         }
     }
+
+    /// Where several rules may apply and ask for equally recent logins, the longest prefix says where to log in, in
+    /// whatever order they are written.
+    #[test]
+    fn the_longest_prefix_says_where_to_log_in() {
+        let rule = |prefix: &str| raw::Rule {
+            path_prefix: prefix.to_owned(),
+            session: raw::SessionRule::Required,
+            redirect: Some(format!("/login?from={}", prefix.len())),
+            ..raw::Rule::default()
+        };
+        for prefixes in
+            [["/a/", "/a/bb/", "/a/bb/ccc/"], ["/a/bb/ccc/", "/a/bb/", "/a/"], ["/a/bb/", "/a/", "/a/bb/ccc/"]]
+        {
+            let rules = Rules::new(prefixes.map(rule).into()).unwrap();
+            let access = rules.access(b"user@shop.example", b"/a/bb/ccc/x");
+            let redirect = access.login().and_then(|login| login.redirect.as_deref());
+            assert_eq!(redirect, Some("/login?from=10"), "{prefixes:?}");
+        }
+    }
 }

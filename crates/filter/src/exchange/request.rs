@@ -262,3 +262,47 @@ fn prepend(lines: &mut Vec<Vec<u8>>, name: &str, value: &str) {
         None => lines.push(cookie),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{borrowed, config, headers};
+
+    const NOW: UnixSeconds = UnixSeconds::new(1_000_000);
+
+    proptest! {
+        /// The best token first, in whatever order the browser sends them. Against a sort of all of them.
+        #[test]
+        fn the_best_token_comes_first(tokens in proptest::collection::vec((0..4_u8, 0..3_u32, 0..3_u64), 0..=MAX_CANDIDATES)) {
+            let config = config(json!({}));
+            let token = |(id, version, age): (u8, u32, u64)| Token {
+                id: SessionId::from_bytes([id; 16]),
+                version: Version::new(version),
+                issued_at: UnixSeconds::new(NOW.get() - age),
+            };
+            let tokens: Vec<_> = tokens.into_iter().map(token).collect();
+            let cookie = |token| format!("sid={}", config.keyring.sign(token, &Binding::NONE));
+            let line = tokens.iter().map(cookie).collect::<Vec<_>>().join("; ");
+            let headers = headers(&[("cookie", &line)]);
+            let fresh_id = SessionId::from_bytes([9; 16]);
+            let request = Request { headers: &borrowed(&headers), binding: Binding::NONE, now: NOW, fresh_id };
+            let access = Access::OPTIONAL;
+            let mut incoming = Incoming::read(&config, &access, &request, &mut Counts::default());
+
+            let rank = |token: &Token| (token.version > Version::UNSTORED, token.issued_at, token.version);
+            let mut distinct: Vec<Token> = Vec::new();
+            for token in tokens {
+                if !distinct.contains(&token) {
+                    distinct.push(token);
+                }
+            }
+            let mut expected: Vec<_> = distinct.iter().map(rank).collect();
+            expected.sort_unstable();
+            let taken: Vec<_> = core::iter::from_fn(|| incoming.take_token()).map(|it| rank(&it.token)).collect();
+            prop_assert_eq!(taken, expected.into_iter().rev().collect::<Vec<_>>());
+        }
+    }
+}
