@@ -15,6 +15,8 @@
 //! | [`found`], [`cache`] | what is known of a session, and for how long |
 //! | [`exchange`] | what happens to one request and its response |
 //! | [`edit`], [`counter`] | what the edge is asked to do, and to count |
+//!
+//! With the feature `testing` there is also what tests, benches and fuzz targets share: a gateway, a cache, headers.
 
 pub mod binding;
 pub mod cache;
