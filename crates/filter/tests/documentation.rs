@@ -31,7 +31,10 @@ fn root() -> PathBuf {
 /// Every document of the repository, by its path.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<_> =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].iter().map(|name| root().join(name)).collect();
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"]
+            .iter()
+            .map(|name| root().join(name))
+            .collect();
     for folder in ["docs", "docs/deploy"] {
         paths.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
     }
@@ -332,4 +335,28 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(links > 10, "{links} links");
+}
+
+/// What CI runs can be run by everybody: `test.sh` or a script of this repository, with options that it has.
+#[test]
+fn workflows_run_the_repositorys_own_commands() {
+    let help = fs::read_to_string(root().join("test.sh")).unwrap();
+    let mut runs = 0;
+    for entry in fs::read_dir(root().join(".github/workflows")).unwrap() {
+        let path = entry.unwrap().path();
+        let workflow = fs::read_to_string(&path).unwrap();
+        for command in workflow.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("run: ")) {
+            let mut words = command.split(' ');
+            let program = words.next().unwrap();
+            assert!(program.starts_with("./") || program.starts_with("scripts/"), "{}: {command}", path.display());
+            assert!(root().join(program).exists(), "{}: {program}", path.display());
+            if program == "./test.sh" {
+                for option in words {
+                    assert!(help.contains(&format!("\n  {option} ")), "{}: test.sh has no {option}", path.display());
+                }
+            }
+            runs += 1;
+        }
+    }
+    assert!(runs >= 5, "{runs} commands");
 }
