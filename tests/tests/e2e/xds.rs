@@ -334,11 +334,17 @@ fn a_module_that_envoy_has_to_fetch_for_an_update_lets_requests_through_unfilter
 #[test]
 fn a_secret_in_the_filters_file_is_replaced_in_three_steps_while_clients_go_on() {
     const NEXT: &str = "dGhlIG5leHQgc2VjcmV0IG9mIHRoZSBlbmQtdG8tZW5kIHRlc3Rz";
+    // Before 1.39 Envoy keeps a VM whose environment has changed, unless it gets another id.
+    let keeps_vm = session_mesh_e2e::envoy::version() < [1, 39];
     let environment = |secrets: &str| {
-        json!({"vm_config": {"environment_variables": {
+        let mut config = json!({"vm_config": {"environment_variables": {
             "host_env_keys": null,
             "key_values": {"SESSION_SECRETS": secrets, "SESSION_GATEWAY_TOKEN": TOKEN}
-        }}})
+        }}});
+        if keeps_vm {
+            config["vm_config"]["vm_id"] = format!("session-mesh-{secrets}").into();
+        }
+        config
     };
     let (app, gateway) = (Upstream::start(), Gateway::start("memory:"));
     let mut files = Files::read();
