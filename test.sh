@@ -82,8 +82,16 @@ end_to_end() {
   end_to_end_on "" ""
   # In a process of its own, so that it changes no other step's Envoy.
   (end_to_end_on " on Envoy $OLDEST_ENVOY_VERSION" "$OLDEST_ENVOY_VERSION" "${ENVOY_MATTERS[@]}")
-  timed "demo" ./demo.sh --check --port "${DEMO_PORT:-10000}"
+  timed "demo" demo_as_in_the_readme
   timed "demo on memcached and Tomcat" ./demo.sh --memcached --tomcat --check --port "${DEMO_PORT:-10000}"
+}
+
+# Visits the demo, and compares what it says with README.md, but for the session's id.
+demo_as_in_the_readme() {
+  local said shown without_id='s/[0-9a-f]{32}/ID/'
+  said=$(./demo.sh --check --port "${DEMO_PORT:-10000}" | tee /dev/stderr | sed -E "$without_id") || return
+  shown=$(sed -n '/^<!-- .\/demo.sh --check -->$/,/^```$/p' README.md | grep -v '^<!--\|^```' | sed -E "$without_id")
+  diff <(echo "$shown") <(echo "$said") >&2 || { say "README.md shows another output (above)" && return 1; }
 }
 
 docker() {

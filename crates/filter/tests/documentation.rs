@@ -31,7 +31,7 @@ fn root() -> PathBuf {
 /// Every document of the repository, by its path.
 fn documents() -> Vec<(PathBuf, String)> {
     let mut paths: Vec<_> =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"]
+        ["README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"]
             .iter()
             .map(|name| root().join(name))
             .collect();
@@ -335,6 +335,22 @@ fn every_link_leads_somewhere() {
         }
     }
     assert!(links > 10, "{links} links");
+}
+
+/// The same commands in both languages, so that neither is forgotten.
+#[test]
+fn both_readmes_have_the_same_commands() {
+    let commands = |name: &str| {
+        let readme = fs::read_to_string(root().join(name)).unwrap();
+        let lines = readme.lines().filter(|line| line.starts_with("    ") && line.contains(".sh"));
+        lines.map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let english = commands("README.md");
+    let only_there = |line: &&String| line.contains("wasm-build.sh");
+    let expected: BTreeSet<_> = english.iter().filter(|line| !only_there(line)).cloned().collect();
+    let chinese: BTreeSet<_> =
+        commands("README.zh-CN.md").into_iter().filter(|line| *line != "    ./demo.sh --memcached --tomcat").collect();
+    assert_eq!(chinese, expected);
 }
 
 /// What CI runs can be run by everybody: `test.sh` or a script of this repository, with options that it has.
