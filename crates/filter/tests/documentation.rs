@@ -30,11 +30,18 @@ fn root() -> PathBuf {
 
 /// Every document of the repository, by its path.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<_> =
-        ["README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md"]
-            .iter()
-            .map(|name| root().join(name))
-            .collect();
+    let mut paths: Vec<_> = [
+        "README.md",
+        "README.zh-CN.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CODE_OF_CONDUCT.md",
+    ]
+    .iter()
+    .map(|name| root().join(name))
+    .collect();
     for folder in ["docs", "docs/deploy"] {
         paths.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
     }
