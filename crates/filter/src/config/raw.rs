@@ -169,13 +169,62 @@ pub(super) enum SessionRule {
 /// only doubles.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
-    let whole = number.as_u64().or_else(|| {
-        let double = number.as_f64()?;
-        // Up to 2^53 a double holds every whole number.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
-        (double.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&double)).then_some(double as u64)
-    });
+    let whole = number.as_u64().or_else(|| written_as_double(&number.to_string()));
     whole
         .and_then(|whole| usize::try_from(whole).ok())
         .ok_or_else(|| D::Error::invalid_value(Unexpected::Other("number"), &"a whole number of 0 or more"))
+}
+
+/// The whole number that this JSON number with a fraction or an exponent stands for, below 2^53: up to there a double holds
+/// every whole number. Digit by digit, since the tables of a parser of doubles are a fortieth of the module.
+fn written_as_double(number: &str) -> Option<u64> {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (is_negative, whole) = whole.strip_prefix('-').map_or((false, whole), |whole| (true, whole));
+    let digits = [whole, fraction].concat();
+    let significant = digits.trim_start_matches('0').trim_end_matches('0');
+    if significant.is_empty() {
+        return Some(0);
+    }
+    let zeros = digits.len() - digits.trim_end_matches('0').len();
+    let shift = exponent.parse::<i64>().ok()? + i64::try_from(zeros).ok()? - i64::try_from(fraction.len()).ok()?;
+    let power = 10_u64.checked_pow(u32::try_from(shift).ok()?)?;
+    let value = significant.parse::<u64>().ok()?.checked_mul(power)?;
+    (!is_negative && value < 1 << 53).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against the doubles themselves, where these are exact.
+        #[test]
+        fn whole_doubles_are_whole_numbers(number in "-?(0|[1-9][0-9]{0,6})(\\.[0-9]{1,6})?([eE][+-]?[0-9]{1,2})?") {
+            let double: f64 = number.parse().unwrap();
+            let is_whole = double.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&double);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be whole and in range")]
+            let expected = is_whole.then_some(double as u64);
+            prop_assert_eq!(written_as_double(&number), expected, "{}", number);
+        }
+    }
+
+    #[test]
+    fn doubles_of_a_struct_are_read() {
+        let rows = [
+            ("8192.0", Some(8192)),
+            ("8.192e3", Some(8192)),
+            ("-0.0", Some(0)),
+            ("9007199254740992.0", None),
+            ("9007199254740991.0", Some(9_007_199_254_740_991)),
+            ("0.5", None),
+            ("-1.0", None),
+            ("1e99999999999999999999", None),
+        ];
+        for (number, whole) in rows {
+            assert_eq!(written_as_double(number), whole, "{number}");
+        }
+    }
 }
