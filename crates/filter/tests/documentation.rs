@@ -42,7 +42,7 @@ fn documents() -> Vec<(PathBuf, String)> {
     .iter()
     .map(|name| root().join(name))
     .collect();
-    for folder in ["docs", "docs/deploy"] {
+    for folder in ["docs", "docs/deploy", "docs/internals"] {
         paths.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
     }
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
