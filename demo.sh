@@ -8,13 +8,13 @@ usage() {
   cat <<'USAGE'
 usage: ./demo.sh [--memcached] [--tomcat] [--check] [--port PORT]
 
-Starts a session gateway, two small applications (a red and a blue page) and Envoy with the session filter, says
-what to open, and stays up until Ctrl-C. Installs and builds what it needs first.
+Installs and builds what it needs, starts a session gateway, two small applications (a red and a blue page) and Envoy
+with the session filter, prints the address to open, and runs until Ctrl-C.
 
-  --memcached   keep the sessions in a real memcached instead of in the gateway's memory
-  --tomcat      two stock Tomcat 10s with a JSP page instead of the small applications
-  --check       visit the page with a cookie jar instead of waiting for you; exit 0 if it is one session, else 1
-  --port PORT   where Envoy listens on 127.0.0.1 (default 10000, or $DEMO_PORT); the others take free ports
+  --memcached   keep sessions in a real memcached instead of the gateway's memory
+  --tomcat      run two stock Tomcat 10s with a JSP page instead of the small applications
+  --check       visit the page with a cookie jar and exit: 0 if every visit had the same session, else 1
+  --port PORT   the port Envoy listens on at 127.0.0.1 (default 10000, or $DEMO_PORT); everything else takes free ports
 USAGE
 }
 
@@ -46,11 +46,11 @@ need_envoy
 if $memcached; then need_memcached; fi
 if $tomcat; then need_tomcat; fi
 timed "building the filter" ./wasm-build.sh >/dev/null
-# Without optimisation: it is there in half the time, and fast enough to look at.
+# Unoptimized: this builds in half the time and is fast enough for a demo.
 timed "building the gateway" cargo build --locked --package session-gateway
 gateway=$(target_folder)/debug/session-gateway
 
-# Ports nobody listens on, all different: they are held open together until all are known.
+# Free ports, all different: all are held open until the last one is known.
 free_ports() {
   python3 - "$1" <<'PYTHON'
 import socket, sys
@@ -72,7 +72,7 @@ stop() {
 trap stop EXIT
 trap 'stop; exit 130' INT TERM
 
-# start NAME COMMAND...: runs a process beside this one; what it prints goes to a log of its own.
+# start NAME COMMAND...: runs a process in the background; its output goes to a log of its own.
 start() {
   local name=$1
   shift
@@ -80,7 +80,7 @@ start() {
   started+=($!)
 }
 
-# await NAME PORT: until the process that was started last listens on the port.
+# await NAME PORT: waits until the process that was started last listens on the port.
 await() {
   local name=$1 port=$2 pid=${started[-1]} left=600
   until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
@@ -119,10 +119,10 @@ for colour in red blue; do
   await "$colour" "${!colour}"
 done
 
-# change TEXT BY: replaces a text of the configuration, which has to be there.
+# change TEXT BY: replaces a text in the configuration, and fails if it isn't there.
 configuration=$(<envoy/envoy.yaml)
 change() {
-  [[ $configuration == *"$1"* ]] || fail "envoy/envoy.yaml does not contain '$1' any more: mend demo.sh"
+  [[ $configuration == *"$1"* ]] || fail "envoy/envoy.yaml does not contain '$1' any more: update demo.sh"
   configuration=${configuration//"$1"/"$2"}
 }
 change 'address: 0.0.0.0, port_value: 10000' "address: 127.0.0.1, port_value: $port"
@@ -131,10 +131,10 @@ change 'port_value: 9100' "port_value: $api"
 change 'port_value: 8081' "port_value: $red"
 change 'port_value: 8082' "port_value: $blue"
 change 'port_value: 8083' "port_value: $blue"
-# There is no https on this machine's loopback, and a browser keeps a __Host- cookie over https only.
+# The demo has no https, and browsers accept a __Host- cookie over https only.
 change 'cookie: { name: __Host-session, secure: true }' 'cookie: { name: session, secure: false }'
 if $tomcat; then
-  # Tomcat keeps state of its own under the session's id, so there is one from the first request on.
+  # Tomcat keeps state of its own under the session's id, so the session must exist from the first request on.
   change 'create: lazy' 'create: eager
                             upstream: { cookie: JSESSIONID }'
 fi
@@ -150,12 +150,12 @@ if $check; then
   exit
 fi
 
-say "open $url and reload: the page turns red and blue, the session stays"
-say "Envoy's admin page is http://127.0.0.1:$envoy_admin/, the gateway's metrics http://127.0.0.1:$admin/metrics"
-say "Ctrl-C ends it all"
+say "open $url and reload: the page alternates between red and blue, the session stays the same"
+say "Envoy's admin page: http://127.0.0.1:$envoy_admin/, the gateway's metrics: http://127.0.0.1:$admin/metrics"
+say "Ctrl-C stops everything"
 wait -n "${started[@]}" || true
 for name in "$folder"/*.log; do
-  say "the end of $(basename "$name" .log)'s log:"
+  say "last lines of $(basename "$name" .log)'s log:"
   tail -n 5 "$name" >&2
 done
-fail "one of the processes has ended by itself"
+fail "one of the processes exited unexpectedly"

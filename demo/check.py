@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Visits the demo as a browser would, prints what it saw, and exits 0 if that is one session, else 1.
+"""Visits the demo as a browser would, prints what it saw, and exits 0 if every visit had the same session, else 1.
 
     check.py URL [--counts]
 
-With --counts the pages must show a visit counter that goes up by one. Used by demo.sh --check.
+With --counts the pages must show a counter that goes up by one per visit. Used by demo.sh --check.
 """
 
 import argparse
@@ -45,20 +45,20 @@ def faults(seen: list[Visit], counts: bool) -> list[str]:
     """What is wrong with these visits, in words."""
     wrong = []
     if {visit.colour for visit in seen} != {"red", "blue"}:
-        wrong.append("not both applications have answered")
+        wrong.append("only one of the applications has answered")
     if len({visit.session for visit in seen}) != 1:
         wrong.append("the session id has changed")
     if seen[0].cookies != 1:
-        wrong.append(f"the first answer has {seen[0].cookies} Set-Cookie lines")
+        wrong.append(f"the first response has {seen[0].cookies} Set-Cookie lines")
     if counts and [visit.visits for visit in seen] != [str(number + 1) for number in range(len(seen))]:
-        wrong.append("the counter has missed a visit")
+        wrong.append("the counter missed a visit")
     if not counts and any(visit.cookies for visit in seen[1:]):
-        wrong.append("a later answer sets a cookie, though nothing was written")
+        wrong.append("a later response sets a cookie although nothing was written")
     return wrong
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="visits the demo and says whether it is one session")
+    parser = argparse.ArgumentParser(description="visits the demo and says whether every visit had the same session")
     parser.add_argument("url")
     parser.add_argument("--counts", action="store_true", help="the pages show a visit counter")
     arguments = parser.parse_args()
@@ -72,7 +72,7 @@ def main() -> int:
     for fault in wrong:
         print(f"wrong: {fault}", file=sys.stderr)
     if not wrong:
-        print(f"one session over {VISITS} visits, served in red and in blue")
+        print(f"one session over {VISITS} visits, served by red and by blue")
     return 1 if wrong else 0
 
 

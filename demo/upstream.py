@@ -3,8 +3,8 @@
 
     upstream.py --port PORT --colour red|blue|green [--address ADDRESS] [--path PATH]
 
-It keeps nothing itself and uses no session library: who the visitor is and how often they came is in
-the x-session-* request headers, and it counts on by answering with x-session-patch. Started by demo.sh
+It stores nothing and uses no session library. The x-session-* request headers say who the visitor is and
+how often they have been here; the response's x-session-patch header updates the count. Started by demo.sh
 and envoy/docker-compose.yaml.
 """
 
@@ -14,7 +14,7 @@ import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from string import Template
 
-# The empty icon: a browser that asks for one would take the turn of the other application.
+# The empty icon keeps browsers from requesting /favicon.ico, which would take the other application's turn.
 PAGE = Template("""<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -40,14 +40,14 @@ PAGE = Template("""<!doctype html>
     <dt>state</dt><dd>$state</dd>
     <dt>served by</dt><dd>$server</dd>
   </dl>
-  <p>Reload: the colour changes, the session stays.</p>
+  <p>Reload: the colour changes, the session stays the same.</p>
 </main>
 </html>
 """)
 
 
 def visits_so_far(session_data: str) -> int:
-    """The counter in the x-session-data header; 0 when there is none."""
+    """The counter in the x-session-data header; 0 if there is none."""
     try:
         visits = json.loads(session_data).get("visits", 0)
     except (ValueError, AttributeError):
@@ -69,7 +69,7 @@ class Upstream(BaseHTTPRequestHandler):
             colour=self.colour,
             session=html.escape(self.headers.get("x-session-id", "none")),
             visits=visits,
-            user=html.escape(self.headers.get("x-session-subject", "nobody")),
+            user=html.escape(self.headers.get("x-session-subject", "not logged in")),
             state=html.escape(self.headers.get("x-session-state", "none")),
             server=f"{self.colour} on port {self.server.server_port}",
         )

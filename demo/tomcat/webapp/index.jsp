@@ -5,12 +5,12 @@
         .collect(Collectors.joining());
   }
 %><%
-  // The classic page: what a stock Tomcat says about its own session, in the colour of the server.
+  // The classic page: a stock Tomcat shows its own session, in the colour of the server.
   String colour = System.getProperty("demo.colour");
   String user = request.getHeader("x-session-subject");
   String data = request.getHeader("x-session-data");
   response.setHeader("cache-control", "no-cache");
-  // The empty icon below: a browser that asks for one would take the turn of the other server.
+  // The empty icon below keeps browsers from requesting /favicon.ico, which would take the other server's turn.
 %><!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -32,11 +32,11 @@
   <h1><%= escape(colour) %></h1>
   <dl>
     <dt>session.getId()</dt><dd><code id="session"><%= escape(session.getId()) %></code></dd>
-    <dt>user</dt><dd id="user"><%= escape(user == null ? "nobody" : user) %></dd>
+    <dt>user</dt><dd id="user"><%= escape(user == null ? "not logged in" : user) %></dd>
     <dt>shared data</dt><dd><code id="data"><%= escape(data == null ? "none" : data) %></code></dd>
     <dt>served by</dt><dd><%= escape(application.getServerInfo()) %> on port <%= request.getLocalPort() %></dd>
   </dl>
-  <p>Reload: the colour changes, the session stays.
-  <a href="login.jsp">Log in as alice</a>: Tomcat takes a new id, and every Tomcat follows.</p>
+  <p>Reload: the colour changes, the session stays the same.
+  <a href="login.jsp">Log in as alice</a>: Tomcat changes its id, and the other Tomcat follows.</p>
 </main>
 </html>

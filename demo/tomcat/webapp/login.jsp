@@ -1,5 +1,5 @@
 <%@ page contentType="text/plain; charset=UTF-8" %><%
-  // What Tomcat's own login does: the session gets a new id, so that one planted before is worthless.
+  // What Tomcat's own login does: the session gets a new id, so that an id planted earlier is worthless.
   request.getSession();
   request.changeSessionId();
   response.setHeader("x-session-patch", "{\"user\":\"alice\"}");

@@ -126,6 +126,6 @@ fn a_login_that_renews_tomcats_id_rotates_the_session_everywhere() {
 
     // A client that knew the token from before the login sees nothing of it.
     let planted = Page::read(&attacker.clone().get("/"));
-    assert_eq!(planted.user, "nobody");
+    assert_eq!(planted.user, "not logged in");
     assert!(planted.session != after[0].session && planted.session != before.session, "{planted:?}");
 }
