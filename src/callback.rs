@@ -19,8 +19,8 @@ impl<H: Host> Callback<H> {
         Self { active, host, millis: OnceCell::new() }
     }
 
-    /// The time in milliseconds since the Unix epoch. The host's clock is read when it is first needed, and only then: in
-    /// Envoy that is a hostcall.
+    /// The time in milliseconds since the Unix epoch. The host's clock is read when it is first needed, and only then:
+    /// in Envoy that is a hostcall.
     pub(crate) fn millis(&self) -> u64 {
         *self.millis.get_or_init(|| self.host.now_ms())
     }

@@ -1,8 +1,9 @@
 //! The callouts under way, and the streams that wait for them. Requests that miss on the same session at the same time
 //! share one.
 //!
-//! The SDK gives an answer to the context that asked, and drops it if that one is gone. So what a stream asks for others, too,
-//! has to be asked again when its client hangs up: by the root, which stays.
+//! The SDK gives an answer to the context in whose callback it was asked, and drops it if that context is gone. So a
+//! lookup that several streams share is asked again when the client of the first hangs up: by the root context, which
+//! stays.
 
 use std::collections::{HashMap, HashSet};
 use std::mem;
@@ -81,8 +82,8 @@ impl Calls {
         self.share(call, look_up);
     }
 
-    /// Has streams wait for the lookup of their session that is under way. `false` if there is none, or one that asked for
-    /// less.
+    /// Has streams wait for the lookup of their session that is under way. `false` if there is none, or one that asked
+    /// for less.
     pub(crate) fn join(&mut self, look_up: &LookUp, streams: &[u32]) -> bool {
         let shared = self.shared.get(&look_up.id).filter(|shared| shared.seen >= look_up.seen);
         match shared.and_then(|shared| self.open.get_mut(&shared.call)) {
@@ -151,8 +152,8 @@ impl Calls {
         mem::take(&mut self.unsent)
     }
 
-    /// A callout was answered: why it was made, and when. Unless it was a lookup, nobody joins the lookup of its session any
-    /// more that was asked before: it may say what is no longer true.
+    /// A callout was answered: why it was made, and when. After a write no stream joins an earlier lookup of its
+    /// session any more: the answer may be out of date.
     pub(crate) fn answered(&mut self, call: u32) -> Option<(Purpose, u64)> {
         let Call { purpose, sent_ms, session, shared, asked_by } = self.open.remove(&call)?;
         if let Some(stream) = asked_by {
@@ -170,8 +171,8 @@ impl Calls {
         Some((purpose, sent_ms))
     }
 
-    /// A stream has ended, and the answer to what it asked will come to nobody. `true` if others wait for it: then it is
-    /// to be asked again.
+    /// A stream has ended, and the SDK drops the answer to what it asked. `true` if other streams wait for it: then it
+    /// has to be asked again.
     pub(crate) fn stream_ended(&mut self, stream: u32) -> bool {
         let Some(call) = self.by_stream.remove(&stream) else { return false };
         let Some(Call { purpose: Purpose::Awaited(mut waiting), shared: Some(look_up), .. }) = self.open.remove(&call)

@@ -1,8 +1,8 @@
 //! Envoy's contexts, as the SDK has them.
 //!
-//! The SDK lends out one context for each callback, and an event of one stream concerns others. So the contexts are handles on
-//! the [`RootContext`] that they share. Callbacks never nest: Envoy puts off what a hostcall leads to until the callback is
-//! over. Should one nest all the same, it gets what a filter without a configuration has to say.
+//! The SDK lends out one context for each callback, and an event of one stream concerns others. So the contexts are
+//! handles on the [`RootContext`] that they share. Callbacks never nest: Envoy puts off what a hostcall leads to until
+//! the callback is over. Should one nest all the same, it gets what a filter without a configuration has to say.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -125,8 +125,8 @@ impl HttpContext for Stream {
 }
 
 impl Stream {
-    /// What becomes of the rest of a message whose headers have come. Envoy itself holds it with the headers, unless the
-    /// plugin's option `allow_on_headers_stop_iteration` is set.
+    /// What becomes of the rest of a message whose headers have come. Envoy itself holds it with the headers, unless
+    /// the plugin's option `allow_on_headers_stop_iteration` is set.
     fn held(&self, side: Side) -> Action {
         let is_held = with(&self.root, |root| root.holds(self.id, side)).unwrap_or_default();
         if is_held { Action::Pause } else { Action::Continue }

@@ -1,7 +1,7 @@
 //! Envoy as the filter's host.
 //!
-//! The SDK's hostcalls panic at a status that they don't expect. Each function says why none can come; that it is called
-//! only while its message is in the filter's hands ([`Host`]) is what `root_context` is written for.
+//! The SDK's hostcalls panic at a status that they don't expect. Each function says why none can come; that it is
+//! called only while its message is in the filter's hands ([`Host`]) is what `root_context` is written for.
 
 use std::time::{Duration, SystemTime};
 
@@ -30,8 +30,9 @@ const fn trailers_of(side: Side) -> MapType {
     }
 }
 
-/// All headers of a map. Envoy refuses a map only where there is none of that kind: not in its message's callback. Names are
-/// tokens (RFC 9110, section 5.6.2) and with that UTF-8: Envoy's codecs let no others in, from clients and from upstreams.
+/// All headers of a map. Envoy refuses a map only where there is none of that kind: not in its message's callback.
+/// Names are tokens (RFC 9110, section 5.6.2) and with that UTF-8: Envoy's codecs let no others in, from clients and
+/// from upstreams.
 fn all(map: MapType) -> HeaderList {
     hostcalls::get_map_bytes(map).unwrap_or_default()
 }
@@ -48,8 +49,9 @@ fn edit(map: MapType, edit: &Edit) {
     }
 }
 
-/// The HTTP status that Envoy makes this gRPC status of (`Grpc::Utility::httpToGrpcStatus`). Not the SDK's own way to answer
-/// gRPC: with that the HTTP status is 200, also where Envoy does not take the call for gRPC, and a 200 is no refusal.
+/// The HTTP status that Envoy makes this gRPC status of (`Grpc::Utility::httpToGrpcStatus`). Not the SDK's own way to
+/// answer gRPC: with that the HTTP status is 200, also where Envoy does not take the call for gRPC, and a 200 is no
+/// refusal.
 const fn http_status(status: GrpcStatus) -> u16 {
     match status {
         GrpcStatus::Internal => 400,
@@ -145,8 +147,8 @@ impl Host for Envoy {
         }
     }
 
-    /// Envoy does it once the callback is over, and refuses nothing. The SDK takes headers of text only: all of ours are, and
-    /// of an upstream's what is none is left out.
+    /// Envoy does it once the callback is over, and refuses nothing. The SDK takes headers of text only: all of ours
+    /// are, and of an upstream's what is none is left out.
     fn reply(&self, reply: &LocalReply, is_grpc: bool) {
         let headers =
             reply.headers.iter().filter_map(|(name, value)| Some((name.as_ref(), str::from_utf8(value).ok()?)));

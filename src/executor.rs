@@ -20,8 +20,8 @@ use crate::slots::SharedSlots;
 use crate::stream::Stream;
 use crate::touches::{MOST_TOUCHES, Touches};
 
-/// How long counts may be gathered before the host sees them, in milliseconds; also the shortest time between two looks at
-/// the streams in progress.
+/// How long counts may be gathered before the host sees them, in milliseconds; also the shortest time between two looks
+/// at the streams in progress.
 const GATHER_MS: u64 = 1000;
 
 /// The shortest period of the timer, in milliseconds.
@@ -72,8 +72,8 @@ impl<H: Host + Clone> Executor<H> {
         Binding::of(&self.config.bind.iter().map(|path| self.host.property(path)).collect::<Vec<_>>())
     }
 
-    /// Carries out the step that an event of this stream led to, and those that follow from it. Says which message goes on by
-    /// it, if one does.
+    /// Carries out the step that an event of this stream led to, and those that follow from it. Says which message goes
+    /// on by it, if one does.
     pub(crate) fn carry_out(
         &mut self,
         id: u32,
@@ -174,8 +174,8 @@ impl<H: Host + Clone> Executor<H> {
         }
     }
 
-    /// Looks for the sessions that streams in progress keep in use, and sets the timer for the next look. That is only now
-    /// and then, since there can be many.
+    /// Looks for the sessions that streams in progress keep in use, and sets the timer for the next look. That is only
+    /// now and then, since there can be many.
     pub(crate) fn look_at(&mut self, streams: &ById<Stream>, callback: &Callback<H>) {
         let period_ms = self.config.timeouts.stream_touch_after().get().saturating_mul(250).max(GATHER_MS);
         let wait_ms = self.next_look_ms.saturating_sub(callback.millis());
@@ -308,8 +308,8 @@ impl<H: Host + Clone> Executor<H> {
     }
 }
 
-/// Whether a callout for this stream can be sent in this callback. In another stream's callback it would belong to that one,
-/// and its answer would be lost if that one ended before it came.
+/// Whether a callout for this stream can be sent in this callback. In another stream's callback it would belong to that
+/// stream, and its answer would be lost if that stream ended first.
 fn may_send<H>(id: u32, callback: &Callback<H>) -> bool {
     callback.active.is_none_or(|active| active == id)
 }

@@ -24,11 +24,11 @@ pub(crate) enum Side {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotSent;
 
-/// A host, seen from one callback. Headers, trailers and properties are those of the stream in whose callback it is asked, or
-/// which [`act_for`](Self::act_for) has named since.
+/// A host, seen from one callback. Headers, trailers and properties are those of the stream in whose callback it is
+/// asked, or which [`act_for`](Self::act_for) has named since.
 ///
-/// Each method that touches a message may be called only while that message is in the filter's hands: in its own callback, or
-/// while it is held.
+/// Each method that touches a message may be called only while that message is in the filter's hands: in its own
+/// callback, or while it is held.
 pub(crate) trait Host {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;

@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// A map by id.
 pub(crate) type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
-/// Spreads ids, which Envoy counts up by itself: nobody outside can choose them, so they need no keyed hash.
+/// Spreads ids, which Envoy counts up by itself: clients can't choose them, so they need no keyed hash.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 

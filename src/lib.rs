@@ -1,7 +1,7 @@
 //! The Envoy filter: callbacks in, hostcalls out.
 //!
-//! Every decision is [`session_filter`]'s. This crate hands it what Envoy says and carries out the steps it returns. Nothing
-//! here may panic: a panic ends the VM of a whole worker thread.
+//! Every decision is [`session_filter`]'s. This crate hands it what Envoy says and carries out the steps it returns.
+//! Nothing here may panic: a panic ends the VM of a whole worker thread.
 //!
 //! | module | is |
 //! |---|---|
@@ -14,7 +14,8 @@
 //! | `host` | what the filter asks of its host, and a host for tests |
 //! | `envoy` | Envoy as that host: the hostcalls |
 //! | `slots` | the cache's slots in the host's shared data |
-//! | `callback`, `metrics`, `entropy`, `ids` | whose callback it is and when, counters, random ids, maps by Envoy's ids |
+//! | `callback` | whose callback it is, and when |
+//! | `metrics`, `entropy`, `ids` | counters, random ids, maps by Envoy's ids |
 
 #![expect(missing_docs, reason = "proxy_wasm::main! expands to a function without documentation")]
 

@@ -1,7 +1,7 @@
 //! The metrics of `session_filter` as the host's.
 //!
-//! A request only adds to numbers in the VM's own memory. They are handed to the host about once a second: one hostcall for
-//! each counter that has grown, whatever the number of requests.
+//! A request only adds to numbers in the VM's own memory. They are handed to the host about once a second: one hostcall
+//! for each counter that has grown, whatever the number of requests.
 
 use session_filter::counter::{CALLOUT_MS, Counter, Counts};
 

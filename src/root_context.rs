@@ -29,8 +29,8 @@ pub(crate) enum Flow {
     Hold,
 }
 
-/// Refuses the request whose callback it is. Nobody has looked which of its cookies are tokens, so all of them go: logs may
-/// show them.
+/// Refuses the request whose callback it is. Its cookies have not been read, so all of them are removed: one may be a
+/// token, and logs may show it.
 pub(crate) fn refuse(host: &impl Host) -> Flow {
     host.edit_headers(Side::Request, &Edit::Remove("cookie".into()));
     host.reply(&UNABLE, false);

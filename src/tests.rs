@@ -1,5 +1,5 @@
-//! What becomes of streams on a host like Envoy: steps carried out, lookups shared, what an asker that hangs up leaves behind,
-//! refreshes, a replaced configuration.
+//! What becomes of streams on a host like Envoy: steps carried out, lookups shared, what an asker that hangs up leaves
+//! behind, refreshes, a replaced configuration.
 
 use serde_json::json;
 use session::id::SessionId;
@@ -234,7 +234,7 @@ fn a_shared_lookup_survives_the_client_that_asked_first() {
     world.end(first);
     world.end(third);
     assert_eq!(world.host.state().timer_ms, Some(1));
-    // Whoever comes now joins nothing that will not be answered.
+    // A new request does not join a lookup that will not be answered.
     let (fourth, _) = world.request([cookie(3)]);
     let own = world.only_sent();
     world.found(&lost, 3);
@@ -302,7 +302,7 @@ fn what_follows_from_a_shared_lookup_outlives_the_client_that_asked_first() {
 }
 
 #[test]
-fn nobody_joins_a_lookup_from_before_a_write() {
+fn no_request_joins_a_lookup_from_before_a_write() {
     let mut world = World::with(FakeHost::default(), &json!({"cache": {"ttl": "0s"}}));
     let (writer, _) = world.request([cookie(3)]);
     let call = world.only_sent();

@@ -6,8 +6,8 @@ use session::id::SessionId;
 use session::time::UnixSeconds;
 use session_filter::exchange::{Exchange, LookUp};
 
-/// The most touches under way at a time, so that a thousand streams that began together are no burst of calls. The others
-/// wait for the next look; a map has another order each time, so none waits for ever.
+/// The most touches under way at a time, so that a thousand streams that began together are no burst of calls. The
+/// others wait for the next look; a map has another order each time, so none waits for ever.
 pub(crate) const MOST_TOUCHES: usize = 64;
 
 /// What a look at the streams has found.

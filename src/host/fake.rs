@@ -1,7 +1,7 @@
 //! A host for tests, which models what Envoy and the SDK do.
 //!
-//! It panics where the SDK would: where a message is read or changed that is not in the filter's hands. An answer comes to the
-//! context that asked, and to nobody if that one is gone. Nothing here knows in which order hostcalls are made.
+//! It panics where the SDK would: where a message is read or changed that is not in the filter's hands. An answer comes
+//! to the context that asked, and is dropped if that one is gone. Nothing here knows in which order hostcalls are made.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;

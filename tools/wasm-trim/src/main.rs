@@ -1,8 +1,8 @@
 //! Leaves out of a proxy-wasm module what its host has no use for. Run by `wasm-build.sh`.
 //!
-//! The SDK exports every callback that there is, and Envoy makes those that a module exports, for each request. So the exports
-//! that a filter does nothing in are dropped after linking, and with them the code that only they reach. A module that
-//! imports what Envoy does not offer is refused: Envoy says so only when it loads it.
+//! The SDK exports every callback that there is, and Envoy makes those that a module exports, for each request. So the
+//! exports that a filter does nothing in are dropped after linking, and with them the code that only they reach. A
+//! module that imports what Envoy does not offer is refused: Envoy says so only when it loads it.
 
 use std::process::ExitCode;
 

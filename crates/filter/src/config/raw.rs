@@ -175,8 +175,8 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::
         .ok_or_else(|| D::Error::invalid_value(Unexpected::Other("number"), &"a whole number of 0 or more"))
 }
 
-/// The whole number that this JSON number with a fraction or an exponent stands for, below 2^53: up to there a double holds
-/// every whole number. Digit by digit, since the tables of a parser of doubles are a fortieth of the module.
+/// The whole number that this JSON number with a fraction or an exponent stands for, below 2^53: up to there a double
+/// holds every whole number. Digit by digit, since the tables of a parser of doubles are a fortieth of the module.
 fn written_as_double(number: &str) -> Option<u64> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
