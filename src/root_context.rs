@@ -59,7 +59,9 @@ impl<H: Host + Clone> RootContext<H> {
     }
 
     pub(crate) fn request_headers(&mut self, id: u32) -> Flow {
-        let Some(fresh_id) = self.executor.fresh_id() else { return refuse(&self.host) };
+        // A stream that this configuration has not seen begin must not pass without it.
+        let fresh_id = self.executor.fresh_id().filter(|_| self.streams.contains_key(&id));
+        let Some(fresh_id) = fresh_id else { return refuse(&self.host) };
         self.event(id, Side::Request, |stream, executor, host, callback| {
             let headers = host.headers(Side::Request);
             let headers = borrowed(&headers);

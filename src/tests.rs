@@ -181,6 +181,15 @@ fn a_visitor_gets_a_session_and_a_cookie() {
 }
 
 #[test]
+fn a_stream_that_was_not_seen_to_begin_is_refused_and_shows_no_cookie() {
+    let mut world = World::new();
+    let mut request = headers(&[(":method", "GET"), (":path", "/"), (":authority", "a.test")]);
+    request.push(cookie(3));
+    assert_eq!(world.message(7, Side::Request, request), Flow::Hold);
+    assert_eq!((world.seen(7, |passage| passage.reply), world.upstream_sees(7, "cookie")), (Some(500), None));
+}
+
+#[test]
 fn a_request_waits_for_its_session_with_all_that_belongs_to_it() {
     let mut world = World::new();
     let (id, flow) = world.request([cookie(3)]);
