@@ -164,12 +164,12 @@ fn validate(cookie: &Attributes) -> Result<(), CookieError> {
             "must be a token of RFC 9110 (letters, digits, !#$%&'*+-.^_`|~) of at most 256 bytes",
             is_http_token(&cookie.name) && cookie.name.len() <= MAX_NAME_BYTES,
         ),
-        ("path", "must start with / and have only printable ASCII without ;", {
+        ("path", "must start with / and contain only printable ASCII without ;", {
             cookie.path.starts_with('/') && is_attribute_value(&cookie.path)
         }),
         (
             "domain",
-            "must be a host name, without a leading dot and with another dot inside",
+            "must be a host name with a dot inside and without a leading dot",
             cookie.domain.as_deref().is_none_or(is_domain),
         ),
         ("same_site", "None needs secure: true", cookie.same_site != SameSite::None || cookie.secure),

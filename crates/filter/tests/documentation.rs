@@ -204,14 +204,14 @@ fn the_documented_configurations_parse() {
 
 #[test]
 fn the_documented_errors_are_those_of_the_parser() {
-    for row in rows(CONFIGURATION, "wrong") {
-        let wrong = one_code(&row[0]);
-        let (key, value) = wrong.split_once(": ").unwrap();
+    for row in rows(CONFIGURATION, "mistake") {
+        let mistake = one_code(&row[0]);
+        let (key, value) = mistake.split_once(": ").unwrap();
         let config = json!({"gateway": {"cluster": "session_gateway"}});
-        let error = parse(&with(config, key, serde_json::from_str(value).unwrap())).expect_err(wrong).to_string();
+        let error = parse(&with(config, key, serde_json::from_str(value).unwrap())).expect_err(mistake).to_string();
         // Where JSON has a place for the error, it depends on how the text is laid out.
         let (error, _) = error.split_once(" at line ").unwrap_or((&error, ""));
-        assert_eq!(one_code(&row[1]), error, "{wrong}");
+        assert_eq!(one_code(&row[1]), error, "{mistake}");
     }
 }
 

@@ -17,13 +17,13 @@ impl Hosts {
     pub(super) fn new(key: &str, raw: Option<Vec<String>>) -> Result<Self, ConfigError> {
         let Some(raw) = raw else { return Ok(Self::default()) };
         if raw.is_empty() {
-            return Err(error(key, "must name at least one host; leave it out for all"));
+            return Err(error(key, "must name at least one host; omit it to match all hosts"));
         }
         let hosts = raw.into_iter().enumerate().map(|(index, host)| {
             let host = host.to_ascii_lowercase();
             let (name, wildcard) = host.strip_prefix("*.").map_or((host.as_str(), false), |name| (name, true));
             if !is_name(name) && (wildcard || !is_ip_literal(name)) {
-                let reason = "must be a host name such as example.com or *.example.com, without port and last dot";
+                let reason = "must be a host name such as example.com or *.example.com, without a port or trailing dot";
                 return Err(error(format!("{key}[{index}]"), reason));
             }
             Ok(if wildcard { Host::Below(format!(".{name}")) } else { Host::Exactly(host) })

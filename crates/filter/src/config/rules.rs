@@ -52,13 +52,13 @@ impl Rules {
             let key = |name: &str| format!("rules[{index}].{name}");
             let prefix = rule.path_prefix.as_bytes();
             if prefix.contains(&b'*') {
-                return Err(error(key("path_prefix"), "must be the beginning of paths, without *: it is no pattern"));
+                return Err(error(key("path_prefix"), "must be a path prefix, not a pattern: * is not allowed"));
             }
             let is_path = prefix.starts_with(b"/") && prefix.iter().all(u8::is_ascii_graphic);
             if !is_path || prefix.iter().any(|byte| matches!(byte, b'?' | b'#' | b';' | b'%')) {
                 return Err(error(
                     key("path_prefix"),
-                    "must be a path that starts with /, without query, parameters or percent-encoding",
+                    "must be a path that starts with /, without a query, parameters or percent-encoding",
                 ));
             }
             let climbs = || error(key("path_prefix"), "must have no .. segment and be at most 2048 bytes long");
@@ -66,7 +66,7 @@ impl Rules {
             let prefix = paths.into_iter().next().ok_or_else(climbs)?;
             let hosts = Hosts::new(&key("hosts"), rule.hosts.take())?;
             if rules.iter().any(|other| other.prefix == prefix && other.hosts.clashes(&hosts)) {
-                return Err(error(key("path_prefix"), "is another spelling of a prefix before it, for the same hosts"));
+                return Err(error(key("path_prefix"), "is another spelling of an earlier prefix for the same hosts"));
             }
             // Each into its place: a sort would take a hundredth of the module.
             let place = rules.partition_point(|other| other.prefix.len() >= prefix.len());
@@ -89,7 +89,7 @@ impl Rules {
             None => false,
         };
         if self.rules.iter().any(is_circular) {
-            return Err(error("rules", "a redirect leads to a path that is itself session: \"required\""));
+            return Err(error("rules", "a redirect leads to a path with session: \"required\""));
         }
         Ok(())
     }
@@ -144,7 +144,7 @@ impl Access {
             }
         }
         if redirect.as_deref().is_some_and(|target| !is_target(target)) {
-            return Err(error(key("redirect"), "must be a path that starts with one /, or an http(s) address"));
+            return Err(error(key("redirect"), "must be a path that starts with one /, or an http(s) URL"));
         }
         let max_age = max_age.map(|max_age| seconds(&key("max_age"), max_age)).transpose()?;
         if max_age == Some(Seconds::ZERO) {
@@ -389,7 +389,7 @@ mod tests {
     fn a_pattern_is_no_prefix() {
         for prefix in ["/account/*", "/*", "/a*/b", "/**"] {
             let rule = raw::Rule { path_prefix: prefix.into(), ..raw::Rule::default() };
-            assert!(Rules::new(vec![rule]).unwrap_err().to_string().contains("it is no pattern"), "{prefix}");
+            assert!(Rules::new(vec![rule]).unwrap_err().to_string().contains("not a pattern"), "{prefix}");
         }
     }
 

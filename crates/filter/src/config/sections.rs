@@ -45,7 +45,7 @@ pub(super) fn secrets(
                 error(
                     "secrets_env",
                     format!(
-                        "the environment variable {variable} is not set or empty: it holds base64 keys, comma-separated"
+                        "the environment variable {variable} is not set or empty: it must hold comma-separated base64 keys"
                     ),
                 )
             })?;
@@ -57,7 +57,7 @@ pub(super) fn secrets(
         let secret = Secret::from_base64(text)
             .map_err(|invalid: SecretError| error(&*key, format!("secret {} {invalid}", index + 1)))?;
         if secrets.contains(&secret) {
-            return Err(error(key, format!("secret {} is there twice", index + 1)));
+            return Err(error(key, format!("secret {} is given twice", index + 1)));
         }
         secrets.push(secret);
     }
@@ -124,7 +124,7 @@ const MAX_SLOTS: usize = 1 << 20;
 pub(super) fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts, upstream: &Upstream) -> Result<Cache, ConfigError> {
     // A session in use is touched this late at worst; if that were later than its idle timeout, it would end in use.
     if raw.ttl.0.saturating_add(timeouts.touch_after.0) >= timeouts.idle.0 {
-        return Err(error("cache.ttl", "must, with timeouts.touch_after, be shorter than timeouts.idle"));
+        return Err(error("cache.ttl", "must be shorter than timeouts.idle minus timeouts.touch_after"));
     }
     let slots = u32::try_from(raw.slots).ok().filter(|_| (1..=MAX_SLOTS).contains(&raw.slots));
     Ok(Cache {
