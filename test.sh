@@ -89,6 +89,7 @@ end_to_end() {
   # In a process of its own, so that it changes no other step's Envoy.
   (end_to_end_on " on Envoy $OLDEST_ENVOY_VERSION" "$OLDEST_ENVOY_VERSION" "${ENVOY_MATTERS[@]}")
   timed "demo" demo_as_in_the_readme
+  timed "pictures of the demo" pictures
   timed "demo on memcached and Tomcat" ./demo.sh --memcached --tomcat --check --port "${DEMO_PORT:-10000}"
 }
 
@@ -101,6 +102,14 @@ demo_as_in_the_readme() {
   [[ $said != ' 1  blue'* ]] || said=$(sed -E "$swap" <<<"$said")
   shown=$(sed -n '/^<!-- .\/demo.sh --check -->$/,/^```$/p' README.md | grep -v '^<!--\|^```' | sed -E "$without_id")
   diff <(echo "$shown") <(echo "$said") >&2 || { say "README.md shows a different output (above)" && return 1; }
+}
+
+# One browser sees one session on both pages; the pictures themselves are only compared by eye.
+pictures() {
+  local folder
+  folder=$(mktemp -d)
+  scripts/screenshots.sh "$folder" || return
+  rm -r "$folder"
 }
 
 docker() {

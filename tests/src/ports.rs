@@ -18,8 +18,8 @@ struct Given {
     reserved: Vec<UnixListener>,
 }
 
-/// A port of 127.0.0.1 that is free, and that neither this process nor another one that runs tests gives out as long as this
-/// one lives.
+/// A port of 127.0.0.1 that is free, and that neither this process nor another one that runs tests gives out as long as
+/// this one lives.
 pub fn free() -> u16 {
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // Test binaries that run at the same time start at different places.
@@ -37,8 +37,8 @@ pub fn free() -> u16 {
     panic!("no free port on 127.0.0.1");
 }
 
-/// Reserves a port among the processes that run these tests. A socket without a file goes away with its process, however
-/// that ends.
+/// Reserves a port among the processes that run these tests. A socket without a file goes away with its process,
+/// however that ends.
 fn reserve(port: u16) -> Option<UnixListener> {
     let name = SocketAddr::from_abstract_name(format!("session-mesh-e2e.port.{port}")).ok()?;
     UnixListener::bind_addr(&name).ok()

@@ -394,6 +394,35 @@ fn the_chinese_readme_has_what_the_english_one_has() {
     assert!(outline(migration).code.contains(&"./demo.sh --memcached --tomcat".to_owned()));
 }
 
+/// What ARCHITECTURE.md calls by its name in the source is called so there.
+#[test]
+fn the_architecture_names_what_exists() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let sources = |folder: &str| -> String {
+        let mut folders = vec![root().join(folder)];
+        let mut all = String::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs") {
+                    all += &fs::read_to_string(path).unwrap();
+                }
+            }
+        }
+        all
+    };
+    let sources = ["src", "crates/session/src", "crates/filter/src", "crates/gateway/src"].map(sources).concat();
+    let is_name = |code: &&str| code.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !code.is_empty();
+    let mut names = 0;
+    for name in code(&architecture).into_iter().filter(is_name).filter(|name| !root().join(name).exists()) {
+        assert!(sources.contains(name), "there is no {name}");
+        names += 1;
+    }
+    assert!(names > 5, "{names} names");
+}
+
 /// What CI runs can be run by everybody: `test.sh` or a script of this repository, with options that it has.
 #[test]
 fn workflows_run_the_repositorys_own_commands() {
