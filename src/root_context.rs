@@ -17,7 +17,7 @@ const UNABLE: LocalReply = LocalReply {
     status: 500,
     grpc_status: GrpcStatus::Internal,
     headers: Vec::new(),
-    body: "The session filter is not able to work.\n",
+    body: "The session filter is not working.\n",
 };
 
 /// What becomes of a message whose callback it is.

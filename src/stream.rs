@@ -25,7 +25,7 @@ impl Stream {
             return;
         }
         if self.in_hand != Some(side) {
-            log::error!("a message was to be changed that has gone on");
+            log::error!("tried to change a message that has already been passed on");
             return;
         }
         for edit in edits {

@@ -245,22 +245,22 @@ impl<S: Store> Api<S> {
     /// again: a line per failed request would fill a disk in an outage.
     fn watch(&self, refusal: Option<&ApiError>) {
         if matches!(refusal, Some(ApiError::Unauthorized)) && self.warned_of_strangers.is_time() {
-            tracing::warn!("a call came without a bearer token of this gateway's, and there may be more");
+            tracing::warn!("a call had no valid bearer token; logged at most once a minute");
         }
         if let Some(too_much) = refusal.and_then(ApiError::too_much) {
             self.metrics.call_refused(too_much);
             if self.warned_of_overload.is_time() {
-                tracing::warn!(?too_much, "there is more to do than can be done in time: calls are refused");
+                tracing::warn!(?too_much, "overloaded: calls are refused");
             }
         }
         let failure = refusal.and_then(ApiError::store_failure);
         if let Some(error) = failure {
             if !self.store_fails.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%error, "the store fails");
+                tracing::warn!(%error, "the store is failing");
             }
         } else if self.store_fails.load(Ordering::Relaxed) && refusal.is_none() {
             self.store_fails.store(false, Ordering::Relaxed);
-            tracing::info!("the store answers again");
+            tracing::info!("the store has recovered");
         }
     }
 }

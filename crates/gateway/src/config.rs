@@ -31,8 +31,8 @@ const MAX_SESSION_BYTES: u64 = 1_000_000;
     disable_help_subcommand = true,
     after_help = "Callers need a bearer token. Put one of at least 16 characters, or several separated by commas, \
                   into the environment variable SESSION_GATEWAY_TOKEN or into the file that --token-file names.\n\n\
-                  SIGTERM and SIGINT drain: /readyz turns 503, requests under way are finished. A second signal \
-                  ends the process at once."
+                  SIGTERM and SIGINT drain: /readyz returns 503 and requests under way are completed. A second \
+                  signal stops the process at once."
 )]
 #[expect(clippy::doc_markdown, reason = "the comments are the text of --help")]
 pub struct Flags {
@@ -65,69 +65,69 @@ pub struct Flags {
           value_parser = octal)]
     pub unix_socket_mode: u32,
 
-    /// Where sessions are kept: memory: or memcached://host:port,host:port, with options after a question mark
+    /// Where to keep sessions: memory: or memcached://host:port,host:port, with options after a question mark
     #[arg(long, env = "SESSION_GATEWAY_STORE", value_name = "URL", default_value = "memory:")]
     pub store: StoreUrl,
 
-    /// What all keys in the store start with
+    /// Prefix of all keys in the store
     #[arg(long, env = "SESSION_GATEWAY_KEY_PREFIX", value_name = "TEXT", default_value = "sm:",
           value_parser = Keyspace::new)]
     pub key_prefix: Keyspace,
 
-    /// The most bytes of data in one session, as ASCII JSON
+    /// Maximum size of a session's data in bytes, as ASCII JSON
     #[arg(long, env = "SESSION_GATEWAY_MAX_SESSION_BYTES", value_name = "BYTES", default_value = "65536",
           value_parser = clap::value_parser!(u64).range(2..=MAX_SESSION_BYTES))]
     pub max_session_bytes: u64,
 
-    /// The most bytes in the body of one request
+    /// Maximum size of a request's body in bytes
     #[arg(long, env = "SESSION_GATEWAY_MAX_BODY_BYTES", value_name = "BYTES", default_value = "262144",
           value_parser = clap::value_parser!(u64).range(2..=16_777_216))]
     pub max_body_bytes: u64,
 
-    /// How long the body of a request may take to arrive
+    /// Time limit for a request's body to arrive
     #[arg(long, env = "SESSION_GATEWAY_BODY_TIMEOUT", value_name = "DURATION", default_value = "5s",
           value_parser = duration)]
     pub body_timeout: Duration,
 
-    /// How long one call may be busy with the store, retries included
+    /// Time limit for a call's work with the store, including retries
     #[arg(long, env = "SESSION_GATEWAY_STORE_TIMEOUT", value_name = "DURATION", default_value = "1s",
           value_parser = duration)]
     pub store_timeout: Duration,
 
-    /// How long the id of an ended session can't be used again
+    /// How long the id of an ended session is blocked
     #[arg(long, env = "SESSION_GATEWAY_TOMBSTONE_TTL", value_name = "DURATION", default_value = "1m",
           value_parser = whole_seconds)]
     pub tombstone_ttl: Duration,
 
-    /// How many sessions a subject may have at a time; 0 for any number
+    /// Maximum number of sessions of a subject; 0 for no limit
     #[arg(long, env = "SESSION_GATEWAY_MAX_SESSIONS_PER_SUBJECT", value_name = "NUMBER", default_value = "0",
           value_parser = clap::value_parser!(u16).range(0..=i64::try_from(Subject::MAX_MEMBERS).unwrap_or(i64::MAX)))]
     pub max_sessions_per_subject: u16,
 
-    /// What a login beyond that leads to
+    /// What to do with a login beyond that limit
     #[arg(long, env = "SESSION_GATEWAY_ON_MAX_SESSIONS", value_name = "WHAT", default_value = "end-oldest")]
     pub on_max_sessions: OnMaxSessions,
 
-    /// How long the head of a request may take to arrive
+    /// Time limit for a request's head to arrive
     #[arg(long, env = "SESSION_GATEWAY_HEADER_TIMEOUT", value_name = "DURATION", default_value = "5s",
           value_parser = duration)]
     pub header_timeout: Duration,
 
-    /// When a connection without requests is closed; keep it above the idle timeout of Envoy's cluster (1h unless set)
+    /// When to close an idle connection; keep it above the idle timeout of Envoy's cluster (1h unless set)
     #[arg(long, env = "SESSION_GATEWAY_IDLE_TIMEOUT", value_name = "DURATION", default_value = "2h",
           value_parser = duration)]
     pub idle_timeout: Duration,
 
-    /// The most API connections at a time; more wait to be accepted
+    /// Maximum number of concurrent API connections; more wait to be accepted
     #[arg(long, env = "SESSION_GATEWAY_MAX_CONNECTIONS", value_name = "NUMBER", default_value = "4096")]
     pub max_connections: NonZeroUsize,
 
-    /// The most API calls in flight at a time; more are refused with 503 at once
+    /// Maximum number of API calls in flight; more are refused with 503 at once
     #[arg(long, env = "SESSION_GATEWAY_MAX_CALLS", value_name = "NUMBER", default_value = "512",
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_calls: u32,
 
-    /// How long requests under way may take to finish after SIGTERM
+    /// Time limit for requests under way after SIGTERM
     #[arg(long, env = "SESSION_GATEWAY_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "10s",
           value_parser = duration)]
     pub drain_timeout: Duration,
@@ -195,7 +195,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration =
         humantime::parse_duration(text).map_err(|error| format!("{error}; write it like 250ms or 1m 30s"))?;
     if duration.is_zero() {
-        return Err("must be more than nothing".to_owned());
+        return Err("must be greater than zero".to_owned());
     }
     Ok(duration)
 }

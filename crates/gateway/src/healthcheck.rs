@@ -26,7 +26,7 @@ pub enum HealthcheckError {
         reason: io::Error,
     },
     /// Something answers, but not as a gateway that is well.
-    #[error("{address} does not answer as a gateway that is alive")]
+    #[error("{address} does not answer like a live gateway")]
     Answer {
         /// Its admin address.
         address: Listen,

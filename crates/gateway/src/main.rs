@@ -34,9 +34,9 @@ enum GatewayError {
     Environment,
     #[error("{0}")]
     System(#[from] std::io::Error),
-    #[error("requests were still under way when --drain-timeout was over")]
+    #[error("requests were still under way when --drain-timeout expired")]
     DrainTimeout,
-    #[error("ended by a second signal")]
+    #[error("stopped by a second signal")]
     SecondSignal,
     #[error(transparent)]
     Healthcheck(#[from] HealthcheckError),

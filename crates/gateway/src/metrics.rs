@@ -98,7 +98,7 @@ impl Metrics {
         let cas_retries = Counter::default();
         registry.register(
             "cas_retries",
-            "Writes tried again because another came first or an answer was lost",
+            "Writes retried because another write came first or an answer was lost",
             cas_retries.clone(),
         );
         let lost_answers = Counter::default();
@@ -120,9 +120,9 @@ impl Metrics {
         let connections = Gauge::default();
         registry.register("connections", "Open API connections", connections.clone());
         let calls = Gauge::default();
-        registry.register("calls_in_flight", "API calls with a good token that are being answered", calls.clone());
+        registry.register("calls_in_flight", "API calls with a valid token that are being processed", calls.clone());
         let calls_refused = Family::default();
-        registry.register("calls_refused", "API calls refused because there was too much to do", calls_refused.clone());
+        registry.register("calls_refused", "API calls refused because of overload", calls_refused.clone());
         for reason in [TooMuch::Calls, TooMuch::Store] {
             // So that an alert on its rate sees the first one.
             drop(calls_refused.get_or_create(&RefusalLabels { reason: reason.word() }));

@@ -110,7 +110,7 @@ pub enum StoreError {
     #[error("the store can't be reached: {0}")]
     Unavailable(String),
     /// More is asked of it than it can do in time. Nothing was written; it has not failed.
-    #[error("the store has more to do than it can do in time")]
+    #[error("the store is overloaded")]
     Overloaded,
     /// The request was sent and no answer came. A write may have taken effect, or may still do so.
     #[error("the store did not answer: {0}")]
@@ -122,7 +122,7 @@ pub enum StoreError {
         limit: usize,
     },
     /// It refuses this value or key, and will again. Nothing was written.
-    #[error("the store refuses: {0}")]
+    #[error("the store refused: {0}")]
     Refused(String),
 }
 

@@ -376,7 +376,7 @@ impl Session {
 fn subject_of(data: &Object, key: &str) -> Result<Option<String>, ChangeError> {
     let subject = match data.get(key) {
         Some(Value::String(name)) if name.contains(char::REPLACEMENT_CHARACTER) => {
-            return Err(ChangeError::SubjectAmbiguous("has U+FFFD, which stands for what could not be read"));
+            return Err(ChangeError::SubjectAmbiguous("contains U+FFFD, which stands for unreadable characters"));
         }
         Some(Value::String(name)) if !name.is_empty() => name.clone(),
         Some(Value::Number(number)) => {
@@ -423,9 +423,9 @@ impl fmt::Display for ChangeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DataTooLarge { bytes, limit } => {
-                write!(f, "the session's data would take {bytes} bytes, of which {limit} are allowed")
+                write!(f, "the session's data would take {bytes} bytes; the limit is {limit}")
             }
-            Self::TokenEnded => f.write_str("a rotation has ended the token that the change is made with"),
+            Self::TokenEnded => f.write_str("a rotation has invalidated the token that the change was made with"),
             Self::SubjectTooLong => write!(f, "the subject is longer than {MAX_SUBJECT_BYTES} bytes"),
             Self::SubjectAmbiguous(reason) => write!(f, "the subject {reason}"),
             Self::Stored(error) => error.fmt(f),

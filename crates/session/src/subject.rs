@@ -178,7 +178,7 @@ impl Subject {
 
 impl fmt::Display for SessionLimitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the subject has as many sessions as it may have")
+        f.write_str("the subject has reached its limit of sessions")
     }
 }
 

@@ -53,7 +53,7 @@ impl WriteFailure {
             Self::TooLarge => (502, "The server sent a session change that is too large.\n"),
             Self::Ended => (503, "The session has ended. Try again.\n"),
             Self::Refused => (503, "The session could not be stored. Try again.\n"),
-            Self::TooMany => (403, "There are too many sessions of this user. Log out elsewhere first.\n"),
+            Self::TooMany => (403, "This user has too many sessions. Log out elsewhere first.\n"),
         };
         let header = |name: &'static str, value: &str| (Cow::Borrowed(name), value.as_bytes().to_vec());
         let mut headers = vec![

@@ -295,7 +295,7 @@ fn read_except(query: Option<&str>) -> Result<Option<SessionId>, ApiError> {
         return Ok(None);
     };
     let id = query.strip_prefix("except=").and_then(|id| id.parse().ok());
-    id.map(Some).ok_or(ApiError::Malformed("the query is not except= and a session id"))
+    id.map(Some).ok_or(ApiError::Malformed("the query must be except= and a session id"))
 }
 
 fn subject_key(fields: &Fields<'_>) -> Result<String, ApiError> {
@@ -308,7 +308,7 @@ fn flag(query: Option<&str>, name: &str) -> Result<bool, ApiError> {
     match query {
         None | Some("") => Ok(false),
         Some(query) if query.strip_suffix('=').unwrap_or(query) == name => Ok(true),
-        Some(_) => Err(ApiError::Malformed("the query has a parameter that this method does not know")),
+        Some(_) => Err(ApiError::Malformed("the query has a parameter that this method does not support")),
     }
 }
 

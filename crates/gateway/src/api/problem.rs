@@ -141,15 +141,15 @@ impl ApiError {
 
     fn detail(&self) -> String {
         match self {
-            Self::Unauthorized => "a bearer token that this gateway knows is required".to_owned(),
-            Self::NoSuchPath => "there is nothing under this path".to_owned(),
-            Self::MethodNotAllowed { allow } => format!("this path knows {allow}"),
+            Self::Unauthorized => "a valid bearer token is required".to_owned(),
+            Self::NoSuchPath => "there is no such path".to_owned(),
+            Self::MethodNotAllowed { allow } => format!("this path supports {allow}"),
             Self::UnsupportedMediaType { supported } => format!("the content type must be {}", or(supported)),
             Self::Header { name, reason } => format!("{name} {reason}"),
             Self::Malformed(reason) => (*reason).to_owned(),
             Self::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
             Self::BodyTooSlow => "the body took too long to arrive".to_owned(),
-            Self::Overloaded => "the gateway has as many calls in flight as it may have".to_owned(),
+            Self::Overloaded => "the gateway has reached its limit of calls in flight".to_owned(),
             // Callers have no use for the store's addresses; the log has them.
             Self::Session(SessionError::Store(error @ (StoreError::TooLarge { .. } | StoreError::Overloaded))) => {
                 error.to_string()

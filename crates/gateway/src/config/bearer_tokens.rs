@@ -40,7 +40,7 @@ pub enum BearerTokenError {
     #[error("a bearer token is shorter than {MIN_BYTES} characters; `openssl rand -base64 32` makes a good one")]
     Short,
     /// A token that no header can carry.
-    #[error("a bearer token holds something other than letters, digits and -._~+/=")]
+    #[error("a bearer token contains characters other than letters, digits and -._~+/=")]
     Characters,
 }
 

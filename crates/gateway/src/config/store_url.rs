@@ -51,7 +51,7 @@ pub enum StoreUrlError {
         expected: &'static str,
     },
     /// More copies than nodes.
-    #[error("replicas={replicas} needs as many nodes, and there are {nodes}")]
+    #[error("replicas={replicas} needs at least {replicas} nodes, but there are {nodes}")]
     Replicas {
         /// What was asked for.
         replicas: u64,

@@ -88,7 +88,7 @@ pub enum SessionError {
     #[error("there is no such session")]
     NotFound,
     /// The id is taken.
-    #[error("{}", match created { Some(_) => "a session of this id exists", None => "a session of this id was ended a moment ago" })]
+    #[error("{}", match created { Some(_) => "a session with this id exists", None => "a session with this id has just ended" })]
     Exists {
         /// When the session that has it was created; `None` if it was ended a moment ago.
         created: Option<UnixSeconds>,
@@ -112,7 +112,7 @@ pub enum SessionError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No success within the time allowed.
-    #[error("no outcome within the time allowed for the store")]
+    #[error("the store took too long")]
     TimedOut,
     /// The operating system gave no random bytes.
     #[error("no random bytes: {0}")]

@@ -164,13 +164,13 @@ impl<S: Store> Subjects<S> {
             for some in ended.chunks(TOGETHER) {
                 for buried in join_all(some.iter().map(|member| self.bury_one(principal, member.id))).await {
                     if let Err(error) = buried {
-                        tracing::debug!(%error, "an ended session is left where it is");
+                        tracing::debug!(%error, "an ended session could not be removed");
                     }
                 }
             }
         };
         if timeout(self.settings.store_timeout, buried).await.is_err() {
-            tracing::debug!("ended sessions are left where they are");
+            tracing::debug!("ended sessions could not be removed");
         }
     }
 
@@ -264,7 +264,7 @@ impl<S: Store> Subjects<S> {
             Ok::<_, SessionError>(())
         });
         if let Err(error) = tidied.await.unwrap_or(Err(SessionError::TimedOut)) {
-            tracing::debug!(%error, "a subject's list is left as it is");
+            tracing::debug!(%error, "a subject's list could not be updated");
         }
     }
 

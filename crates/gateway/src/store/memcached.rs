@@ -150,7 +150,7 @@ fn entry(result: GetResult) -> Result<Option<StoreEntry>, StoreError> {
 fn lifetime(ttl: Seconds) -> Result<Ttl, StoreError> {
     match u32::try_from(ttl.get()) {
         Ok(seconds) if seconds > 0 => Ok(Ttl::secs(seconds)),
-        _ => Err(StoreError::Refused(format!("{ttl} s is no time to live"))),
+        _ => Err(StoreError::Refused(format!("{ttl} s is not a valid time to live"))),
     }
 }
 

@@ -68,7 +68,7 @@ fn something_else_on_the_port_is_not_healthy() {
             assert_ne!(stream.read(&mut [0; 1000]).unwrap(), 0);
             stream.write_all(answer.as_bytes()).unwrap();
         });
-        refused(&address, if answer.len() < 12 { "no gateway answers" } else { "does not answer as a gateway" });
+        refused(&address, if answer.len() < 12 { "no gateway answers" } else { "does not answer like a live gateway" });
         server.join().unwrap();
     }
 }

@@ -186,7 +186,7 @@ fn head(kind: [u8; 2], fields: &impl Serialize, data_bytes: usize) -> Vec<u8> {
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Format => "the stored value is of an unknown format",
+            Self::Format => "the stored value has an unknown format",
             Self::Head => "the stored value's head is damaged",
             Self::Data => "the stored data is damaged",
         })
