@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use crate::wait;
+
 /// Accepts connections until it is dropped. What was accepted before goes on.
 pub struct Acceptor {
     port: u16,
@@ -15,7 +17,9 @@ pub struct Acceptor {
 impl Acceptor {
     /// Listens on this port, and serves each connection.
     pub fn listen(port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is ours");
+        // What listened there before has stopped, but a process that another test forks at the same moment may still hold
+        // its socket, until it runs its program.
+        let listener = wait::until("the port is free", || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
         let is_over = Arc::new(AtomicBool::new(false));
         let (theirs, serve) = (Arc::clone(&is_over), Arc::new(serve));
         let thread = thread::spawn(move || {

@@ -1,6 +1,6 @@
 //! Free ports.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process;
@@ -29,7 +29,8 @@ pub fn free() -> u16 {
         given.next = Some((offset + 1) % COUNT);
         let port = FIRST + offset;
         let Some(reserved) = reserve(port) else { continue };
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        // Not by listening there: a process that another test forks at this moment would hold the socket for a while.
+        if TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             given.reserved.push(reserved);
             return port;
         }
