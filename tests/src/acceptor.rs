@@ -17,8 +17,8 @@ pub struct Acceptor {
 impl Acceptor {
     /// Listens on this port, and serves each connection.
     pub fn listen(port: u16, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        // What listened there before has stopped, but a process that another test forks at the same moment may still hold
-        // its socket, until it runs its program.
+        // What listened there before has stopped, but a process that another test forks at the same moment may still
+        // hold its socket, until it runs its program.
         let listener = wait::until("the port is free", || TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
         let is_over = Arc::new(AtomicBool::new(false));
         let (theirs, serve) = (Arc::clone(&is_over), Arc::new(serve));
