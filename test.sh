@@ -52,6 +52,7 @@ quick() {
   timed "documentation" cargo doc --locked --workspace --no-deps --document-private-items --quiet
   timed "unit and property tests" cargo test --locked --workspace --exclude session-mesh-e2e
   timed "tests of the bench" python3 -B -m unittest discover --quiet --start-directory bench
+  timed "tests of the scripts" python3 -B -m unittest discover --quiet --start-directory scripts
   need_manifest_validators
   timed "Kubernetes manifests" \
     env PYTHONPATH="$MANIFEST_SCHEMAS" python3 -B -m unittest discover --quiet --start-directory tests/manifests
