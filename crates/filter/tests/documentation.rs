@@ -10,7 +10,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 use serde_json::{Value, json};
 use session_filter::config::{Config, ConfigError};
@@ -28,25 +29,19 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
+/// The repository's files, as paths from its root.
+fn tracked(pattern: &str) -> BTreeSet<String> {
+    let output = Command::new("git").args(["ls-files", "-z", pattern]).current_dir(root()).output().expect("git runs");
+    let files: BTreeSet<String> =
+        str::from_utf8(&output.stdout).unwrap().split_terminator('\0').map(str::to_owned).collect();
+    assert!(!files.is_empty(), "the tests run in a checkout of the repository");
+    files
+}
+
 /// Every document of the repository, by its path.
 fn documents() -> Vec<(PathBuf, String)> {
-    let mut paths: Vec<_> = [
-        "README.md",
-        "README.zh-CN.md",
-        "ARCHITECTURE.md",
-        "CHANGELOG.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "CODE_OF_CONDUCT.md",
-    ]
-    .iter()
-    .map(|name| root().join(name))
-    .collect();
-    for folder in ["docs", "docs/deploy", "docs/internals"] {
-        paths.extend(fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path()));
-    }
-    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
-    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+    let paths = tracked("*.md").into_iter().map(|name| root().join(name));
+    paths.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
 /// The rows of all tables whose first column has this title, cell by cell.
@@ -300,12 +295,18 @@ fn sources(folder: &Path, texts: &mut String) {
     }
 }
 
-#[test]
-fn every_test_that_is_named_as_evidence_exists() {
+/// The text of all Rust sources, tests included.
+fn rust() -> String {
     let mut texts = String::new();
     for folder in ["crates", "src", "tests"] {
         sources(&root().join(folder), &mut texts);
     }
+    texts
+}
+
+#[test]
+fn every_test_that_is_named_as_evidence_exists() {
+    let texts = rust();
     let rows = rows(SECURITY, "id");
     let mut named = 0;
     for row in &rows {
@@ -323,25 +324,72 @@ fn anchor(heading: &str) -> String {
     heading.trim().to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-")
 }
 
+/// A document's lines that are no part of a fenced block.
+fn prose(document: &str) -> impl Iterator<Item = &str> {
+    let mut is_fenced = false;
+    document.lines().filter(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        is_fenced ^= is_fence;
+        !is_fenced && !is_fence
+    })
+}
+
+/// The anchors of a document's sections.
+fn anchors(document: &str) -> BTreeSet<String> {
+    let headings = prose(document).filter(|line| line.starts_with('#'));
+    headings.map(|heading| anchor(heading.trim_start_matches('#'))).collect()
+}
+
+/// Where the links of a document lead.
+fn targets(document: &str) -> impl Iterator<Item = &str> {
+    let links = prose(document).flat_map(|line| line.split("](").skip(1));
+    links.map(|rest| rest.split(')').next().unwrap())
+}
+
+/// The path from the root of what a document links to.
+fn linked(document: &Path, target: &str) -> String {
+    let mut names = Vec::new();
+    for component in document.strip_prefix(root()).unwrap().parent().unwrap().join(target).components() {
+        match component {
+            Component::ParentDir => drop(names.pop().expect("links stay in the repository")),
+            name => names.push(name.as_os_str().to_str().unwrap().to_owned()),
+        }
+    }
+    names.join("/")
+}
+
 #[test]
 fn every_link_leads_somewhere() {
+    let files = tracked(".");
     let mut links = 0;
     for (path, text) in documents() {
-        let targets = text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap());
-        for target in targets.filter(|target| !target.contains("://")) {
+        for target in targets(&text).filter(|target| !target.contains("://")) {
             let (file, fragment) = target.split_once('#').unwrap_or((target, ""));
-            let file = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
-            assert!(file.exists(), "{}: {target}", path.display());
-            if !fragment.is_empty() {
-                let linked = fs::read_to_string(&file).unwrap();
-                let mut headings = linked.lines().filter_map(|line| line.strip_prefix('#'));
-                let is_there = headings.any(|heading| anchor(heading.trim_start_matches('#')) == fragment);
-                assert!(is_there, "{}: {target}", path.display());
-            }
+            let document = if file.is_empty() {
+                text.clone()
+            } else {
+                let file = linked(&path, file);
+                let is_tracked =
+                    files.contains(&file) || files.iter().any(|name| name.starts_with(&format!("{file}/")));
+                assert!(is_tracked, "{}: {target}", path.display());
+                fs::read_to_string(root().join(file)).unwrap_or_default()
+            };
+            assert!(fragment.is_empty() || anchors(&document).contains(fragment), "{}: {target}", path.display());
             links += 1;
         }
     }
-    assert!(links > 10, "{links} links");
+    assert!(links > 100, "{links} links");
+}
+
+#[test]
+fn the_architecture_says_where_each_section_of_the_upstreams_document_is() {
+    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let linked: BTreeSet<&str> =
+        targets(&architecture).filter_map(|target| target.strip_prefix("docs/upstreams.md#")).collect();
+    let title = "for-upstreams";
+    for section in anchors(UPSTREAMS).iter().filter(|section| *section != title) {
+        assert!(linked.contains(section.as_str()), "there is no row for {section}");
+    }
 }
 
 /// The sections of a README, how many questions they answer, their links, and their code: what a translation keeps.
@@ -394,33 +442,88 @@ fn the_chinese_readme_has_what_the_english_one_has() {
     assert!(outline(migration).code.contains(&"./demo.sh --memcached --tomcat".to_owned()));
 }
 
-/// What ARCHITECTURE.md calls by its name in the source is called so there.
+/// What the first documents call by its name in the source is called so there, files and folders as well.
 #[test]
-fn the_architecture_names_what_exists() {
-    let architecture = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
-    let sources = |folder: &str| -> String {
-        let mut folders = vec![root().join(folder)];
-        let mut all = String::new();
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.extension().is_some_and(|extension| extension == "rs") {
-                    all += &fs::read_to_string(path).unwrap();
+fn the_first_documents_name_what_exists() {
+    let files = tracked(".");
+    let texts = rust();
+    let words: BTreeSet<&str> = texts.split(|symbol: char| !symbol.is_ascii_alphanumeric() && symbol != '_').collect();
+    let is_name = |code: &str| {
+        let is_in_it = |symbol: char| symbol.is_ascii_alphanumeric() || symbol == '_';
+        code.contains(|symbol: char| symbol == '_' || symbol.is_ascii_uppercase()) && code.chars().all(is_in_it)
+    };
+    let is_path = |code: &str| {
+        let is_in_it = |symbol: char| symbol.is_ascii_alphanumeric() || "._-/".contains(symbol);
+        code.contains('/') && !code.starts_with(['/', '.']) && code.chars().all(is_in_it)
+    };
+    let mut checked = 0;
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md"] {
+        let text: String = prose(&fs::read_to_string(root().join(document)).unwrap()).collect::<Vec<_>>().join("\n");
+        let code = code(&text);
+        // HttpSession is Tomcat's.
+        for name in code.iter().filter(|code| is_name(code) && **code != "HttpSession") {
+            assert!(words.contains(name), "{document}: there is no {name}");
+            checked += 1;
+        }
+        for path in code.iter().filter(|code| is_path(code)) {
+            let is_there = files.iter().any(|file| file == path || file.starts_with(&format!("{path}/")));
+            assert!(is_there, "{document}: there is no {path}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "{checked} names and paths");
+}
+
+/// The commands of a document: its code, inline or indented, without what is said of it, part by part.
+fn commands(document: &str) -> Vec<String> {
+    let mut commands: Vec<String> =
+        code(&prose(document).collect::<Vec<_>>().join("\n")).into_iter().map(str::to_owned).collect();
+    commands.extend(prose(document).filter_map(|line| line.strip_prefix("    ")).map(str::to_owned));
+    let parts = |command: &String| -> Vec<String> {
+        let said = command.split(" # ").next().unwrap();
+        said.split("&&").map(|part| part.trim().to_owned()).collect()
+    };
+    commands.iter().flat_map(parts).collect()
+}
+
+/// A reader who tries a command of the first documents finds its script, its options, its package and its tests.
+#[test]
+fn the_first_documents_commands_can_be_run() {
+    let rust = rust();
+    let manifests: String =
+        tracked("*Cargo.toml").iter().map(|path| fs::read_to_string(root().join(path)).unwrap()).collect();
+    let mut scripts = 0;
+    let mut tests = 0;
+    for document in ["CONTRIBUTING.md", "README.md"] {
+        for command in commands(&fs::read_to_string(root().join(document)).unwrap()) {
+            let mut words = command.split_whitespace().skip_while(|word| word.contains('='));
+            let program = words.next().unwrap_or_default();
+            if program.strip_suffix(".sh").is_some() {
+                let path = root().join(program);
+                let mut script = fs::read_to_string(path).unwrap_or_else(|_| panic!("{document}: {program}"));
+                if program == "./bench.sh" {
+                    script += &fs::read_to_string(root().join("bench/bench.py")).unwrap();
                 }
+                for option in words.filter(|word| word.starts_with("--")) {
+                    assert!(script.contains(option), "{document}: {program} has no {option}");
+                }
+                scripts += 1;
+            } else if command.contains("cargo test ") {
+                let words: Vec<_> = words.skip_while(|word| *word != "test").skip(1).collect();
+                let [_, package, rest @ ..] = &words[..] else { panic!("{document}: {command}") };
+                assert!(manifests.contains(&format!("name = \"{package}\"")), "{document}: there is no {package}");
+                match rest {
+                    [] | ["--test", "documentation"] => {}
+                    [.., test] if test.ends_with("::") => {
+                        assert!(rust.contains(&format!("mod {};", test.trim_end_matches(':'))), "{document}: {test}");
+                    }
+                    [.., test] => assert!(rust.contains(&format!("fn {test}")), "{document}: {test}"),
+                }
+                tests += 1;
             }
         }
-        all
-    };
-    let sources = ["src", "crates/session/src", "crates/filter/src", "crates/gateway/src"].map(sources).concat();
-    let is_name = |code: &&str| code.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !code.is_empty();
-    let mut names = 0;
-    for name in code(&architecture).into_iter().filter(is_name).filter(|name| !root().join(name).exists()) {
-        assert!(sources.contains(name), "there is no {name}");
-        names += 1;
     }
-    assert!(names > 5, "{names} names");
+    assert!(scripts > 8 && tests > 5, "{scripts} scripts and {tests} tests");
 }
 
 /// What CI runs can be run by everybody: `test.sh` or a script of this repository, with options that it has.
