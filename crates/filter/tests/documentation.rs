@@ -489,7 +489,7 @@ fn commands(document: &str) -> Vec<String> {
 /// A reader who tries a command of the first documents finds its script, its options, its package and its tests.
 #[test]
 fn the_first_documents_commands_can_be_run() {
-    let rust = rust();
+    let source = rust();
     let manifests: String =
         tracked("*Cargo.toml").iter().map(|path| fs::read_to_string(root().join(path)).unwrap()).collect();
     let mut scripts = 0;
@@ -515,9 +515,9 @@ fn the_first_documents_commands_can_be_run() {
                 match rest {
                     [] | ["--test", "documentation"] => {}
                     [.., test] if test.ends_with("::") => {
-                        assert!(rust.contains(&format!("mod {};", test.trim_end_matches(':'))), "{document}: {test}");
+                        assert!(source.contains(&format!("mod {};", test.trim_end_matches(':'))), "{document}: {test}");
                     }
-                    [.., test] => assert!(rust.contains(&format!("fn {test}")), "{document}: {test}"),
+                    [.., test] => assert!(source.contains(&format!("fn {test}")), "{document}: {test}"),
                 }
                 tests += 1;
             }
