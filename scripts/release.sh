@@ -16,7 +16,7 @@ Builds the release of the last commit into FOLDER (default dist/release):
   session-gateway.oci.tar          its image for both, and the filter's, as OCI layouts:
   session-mesh-filter.oci.tar      `skopeo copy oci-archive:FILE docker://…` pushes one
   session_mesh.cdx.json            what each is made of: CycloneDX, from Cargo.lock
-  session-gateway.cdx.json
+  session-gateway.cdx.json         (the same for amd64 and arm64)
   CHANGES.md                       the version's part of CHANGELOG.md
   SHA256SUMS
 
@@ -39,6 +39,7 @@ done
 
 need_wasm_target
 need_python
+need_apt readelf binutils
 need_cargo_cyclonedx
 declare -A targets=([amd64]=x86_64-unknown-linux-musl [arm64]=aarch64-unknown-linux-musl)
 for target in "${targets[@]}"; do
@@ -51,6 +52,12 @@ cd "$ROOT"
 commit=$(git rev-parse HEAD)
 version=$(sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 [[ -n $version ]] || fail "Cargo.toml has no version in [workspace.package]"
+# A commit with a version's tag is that version, and the changelog says so.
+section=$(git show "$commit:CHANGELOG.md" | awk '/^## / && !n++')
+for tag in $(git tag --points-at "$commit" 'v*'); do
+  [[ $tag == "v$version" ]] || fail "the commit has the tag $tag, but Cargo.toml says that this is version $version"
+  [[ $section == "## [$version]"* ]] || fail "CHANGELOG.md begins with '$section', not with a section [$version]"
+done
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH
 work=$(mktemp -d)
@@ -65,10 +72,12 @@ build() {
   local remap="--remap-path-prefix=$source=/session-mesh --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
   export CARGO_TARGET_DIR=$source/target
   (cd "$source" && RUSTFLAGS=$remap ./wasm-build.sh && cp dist/session_mesh.wasm "$out/")
-  for architecture in amd64 arm64; do
-    (cd "$source" && RUSTFLAGS="$remap -Clinker=rust-lld -Clink-self-contained=yes" \
-      cargo build --locked --release --target "${targets[$architecture]}" --package session-gateway)
+  # In one go, as the last crate of each keeps only one processor busy.
+  (cd "$source" && RUSTFLAGS="$remap -Clinker=rust-lld -Clink-self-contained=yes" \
+    cargo build --locked --release --package session-gateway "${targets[@]/#/--target=}")
+  for architecture in "${!targets[@]}"; do
     cp "$CARGO_TARGET_DIR/${targets[$architecture]}/release/session-gateway" "$out/session-gateway-linux-$architecture"
+    is_static "$out/session-gateway-linux-$architecture" || fail "the gateway for $architecture is not static"
   done
   images "$out" "$work/$1"
   sbom "$source" . wasm32-wasip1 > "$out/session_mesh.cdx.json"
@@ -77,6 +86,12 @@ build() {
   awk '/^## /{ n++ } n == 1' "$source/CHANGELOG.md" > "$out/CHANGES.md"
   (cd "$out" && sha256sum -- * > "$work/$1/SHA256SUMS" && mv "$work/$1/SHA256SUMS" .)
   rm -rf "$source"
+}
+
+# is_static PROGRAM: whether it needs neither a loader nor a library.
+is_static() {
+  local headers
+  headers=$(readelf --program-headers --dynamic --wide "$1") && [[ ! $headers =~ INTERP|\(NEEDED\) ]]
 }
 
 # sbom SOURCE PACKAGE_FOLDER TARGET: prints what a package is made of, without what differs from run to run.
