@@ -47,6 +47,8 @@ quick() {
   timed "formatting" cargo fmt --all --check
   timed "width of comments" narrow_comments
   timed "shell scripts" shellcheck -x ./*.sh scripts/*.sh fuzz/run.sh envoy/istio/secrets/*.sh .ci/run
+  need_zizmor
+  timed "workflows" "$ZIZMOR" --offline --no-progress --quiet .github/workflows
   timed "lints" cargo clippy --locked --workspace --all-targets -- -Dwarnings
   timed "lints, wasm" cargo clippy --locked "${wasm[@]}" -- -Dwarnings
   timed "documentation" cargo doc --locked --workspace --no-deps --document-private-items --quiet

