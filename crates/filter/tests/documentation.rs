@@ -192,6 +192,13 @@ fn the_documented_configurations_parse() {
     let parsed = |text: &str| format!("{:?}", Config::parse(text.as_bytes(), environment).unwrap());
     let [least, all_defaults, ref others @ ..] = examples[..] else { panic!("at least two examples") };
     assert_eq!(parsed(least), parsed(all_defaults));
+    let written: Value = serde_json::from_str(all_defaults).unwrap();
+    let keys = first_cells(CONFIGURATION, "key");
+    // Secrets in the configuration are for tests only, and nobody's starting point.
+    for key in keys.iter().filter(|key| !key.contains("[]") && *key != "secrets") {
+        let pointer = format!("/{}", key.replace('.', "/"));
+        assert!(written.pointer(&pointer).is_some(), "the example with all defaults has no {key}");
+    }
     for other in others {
         assert_ne!(parsed(other), parsed(least));
     }
