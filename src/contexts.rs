@@ -23,6 +23,8 @@ fn with<T>(shared: &Shared, event: impl FnOnce(&mut RootContext<Envoy>) -> T) ->
     shared.try_borrow_mut().ok()?.as_mut().map(event)
 }
 
+/// For headers only: `tools/wasm-trim` makes a pause one of the whole message, whose body and trailers Envoy keeps back
+/// without asking.
 impl From<Flow> for Action {
     fn from(flow: Flow) -> Self {
         match flow {
@@ -100,13 +102,9 @@ impl HttpContext for Stream {
         with(&self.root, |root| root.request_headers(self.id)).unwrap_or_else(|| root_context::refuse(&Envoy)).into()
     }
 
-    fn on_http_request_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
-        self.held(Side::Request)
-    }
-
     fn on_http_request_trailers(&mut self, _trailers: usize) -> Action {
         with(&self.root, |root| root.trailers(self.id, Side::Request));
-        self.held(Side::Request)
+        Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
@@ -114,22 +112,9 @@ impl HttpContext for Stream {
         with(&self.root, |root| root.response_headers(self.id)).unwrap_or(Flow::Continue).into()
     }
 
-    fn on_http_response_body(&mut self, _size: usize, _end_of_stream: bool) -> Action {
-        self.held(Side::Response)
-    }
-
     fn on_http_response_trailers(&mut self, _trailers: usize) -> Action {
         with(&self.root, |root| root.trailers(self.id, Side::Response));
-        self.held(Side::Response)
-    }
-}
-
-impl Stream {
-    /// What becomes of the rest of a message whose headers have come. Envoy itself holds it with the headers, unless
-    /// the plugin's option `allow_on_headers_stop_iteration` is set.
-    fn held(&self, side: Side) -> Action {
-        let is_held = with(&self.root, |root| root.holds(self.id, side)).unwrap_or_default();
-        if is_held { Action::Pause } else { Action::Continue }
+        Action::Continue
     }
 }
 

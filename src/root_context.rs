@@ -92,11 +92,6 @@ impl<H: Host + Clone> RootContext<H> {
         if released == Some(side) { Flow::Continue } else { Flow::Hold }
     }
 
-    /// Whether the rest of a message has to wait, because its headers are held.
-    pub(crate) fn holds(&self, id: u32, side: Side) -> bool {
-        self.streams.get(&id).is_some_and(|stream| stream.in_hand == Some(side))
-    }
-
     /// The trailers of a message have come.
     pub(crate) fn trailers(&self, id: u32, side: Side) {
         let Some(Stream { exchange, .. }) = self.streams.get(&id) else { return };

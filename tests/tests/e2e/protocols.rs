@@ -17,6 +17,8 @@ use session_mesh_e2e::wait;
 
 /// For callouts that are to hang until the test says otherwise.
 const PATIENT: &str = "20s";
+/// What Envoy buffers of a message by default.
+const BUFFER: usize = 1 << 20;
 const LARGE: usize = 20 << 20;
 
 fn stored(mesh: &Mesh) -> Browser {
@@ -245,31 +247,82 @@ fn post(connection: &mut Connection, browser: &Browser, headers: &str) {
     connection.send(format!("POST /other/ HTTP/1.1\r\nhost: e2e.test\r\ncookie: {}\r\n{headers}\r\n", cookie(browser)));
 }
 
+/// A mesh whose `/other/` leads to this server. `is_pause_for_headers` lets filters hold headers without their bodies:
+/// an option of Envoy's that must make no difference.
+fn with_pauses(plugin: &Value, server: &Scripted, is_pause_for_headers: bool) -> Mesh {
+    Mesh::configured(|envoy| {
+        envoy
+            .plugin(plugin.clone())
+            .cluster("other", &[server.port()])
+            .wasm(json!({"allow_on_headers_stop_iteration": is_pause_for_headers}))
+    })
+}
+
+/// Waits until Envoy has read more of a message than it may buffer.
+fn until_read(mesh: &Mesh, statistic: &str, length: usize) {
+    let enough = u64::try_from(length.min(BUFFER)).unwrap();
+    wait::until("a buffer is full", || (mesh.envoy.statistic(statistic) >= enough).then_some(()));
+}
+
+/// Bytes of which none is at another's place.
+fn long_body(length: usize) -> Vec<u8> {
+    (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect()
+}
+
 #[test]
 fn large_bodies_wait_for_the_lookup_and_for_the_commit() {
     let server = Scripted::start(mirror);
-    let mut mesh = with_server(json!({"cache": {"ttl": "0s"}, "gateway": {"timeout": PATIENT}}), &server);
-    let mut browser = stored(&mesh);
-    let mut body = vec![0; LARGE];
-    body.iter_mut().enumerate().for_each(|(n, byte)| *byte = u8::try_from(n % 251).unwrap());
-    mesh.gateway.process().pause();
-    let mut connection = Connection::open(mesh.envoy.port());
-    post(&mut connection, &browser, &format!("content-length: {LARGE}\r\n"));
-    until_called(&mesh);
-    let mut connection = thread::scope(|scope| {
-        // Envoy takes no more than its buffers hold while the lookup is pending, so this blocks for now.
-        let sending = scope.spawn(|| {
-            connection.send(&body);
-            connection
+    for (is_pause_for_headers, length) in [(false, 5), (false, LARGE), (true, 5), (true, LARGE)] {
+        let plugin = json!({"cache": {"ttl": "0s"}, "gateway": {"timeout": PATIENT}});
+        let mut mesh = with_pauses(&plugin, &server, is_pause_for_headers);
+        let mut browser = stored(&mesh);
+        let body = long_body(length);
+        mesh.gateway.process().pause();
+        let mut connection = Connection::open(mesh.envoy.port());
+        post(&mut connection, &browser, &format!("content-length: {length}\r\n"));
+        until_called(&mesh);
+        let mut connection = thread::scope(|scope| {
+            // Envoy takes no more than its buffers hold while the lookup is pending, so this blocks for now.
+            let sending = scope.spawn(|| {
+                connection.send(&body);
+                connection
+            });
+            until_read(&mesh, "http.ingress.downstream_cx_rx_bytes_total", length);
+            mesh.gateway.process().resume();
+            sending.join().unwrap()
         });
-        mesh.gateway.process().resume();
-        sending.join().unwrap()
+        let head = connection.head().unwrap();
+        assert_eq!((head.status(), head.header("x-state").unwrap().as_str()), (200, "active"));
+        keep(&mut browser, &head.header("set-cookie").unwrap());
+        assert!(connection.body(&head).unwrap() == body, "the body has changed on its way");
+        assert_eq!(browser.get("/").seen().data(), json!({"n": 1, "bytes": length}));
+    }
+}
+
+#[test]
+fn a_large_response_waits_as_a_whole_until_its_write_is_committed() {
+    let server = Scripted::start(|mut connection| {
+        connection.head();
+        connection.send(format!("HTTP/1.1 200 OK\r\nx-session-patch: {{\"n\":2}}\r\ncontent-length: {LARGE}\r\n\r\n"));
+        connection.send(long_body(LARGE));
     });
-    let head = connection.head().unwrap();
-    assert_eq!((head.status(), head.header("x-state").unwrap().as_str()), (200, "active"));
-    keep(&mut browser, &head.header("set-cookie").unwrap());
-    assert!(connection.body(&head).unwrap() == body, "the body has changed on its way");
-    assert_eq!(browser.get("/").seen().data(), json!({"n": 1, "bytes": LARGE}));
+    for is_pause_for_headers in [false, true] {
+        let plugin = json!({"cache": {"ttl": "10m"}, "gateway": {"timeout": PATIENT}});
+        let mut mesh = with_pauses(&plugin, &server, is_pause_for_headers);
+        let mut browser = stored(&mesh);
+        browser.get("/");
+        mesh.gateway.process().pause();
+        let mut connection = Connection::open(mesh.envoy.port());
+        connection.send(format!("GET /other/ HTTP/1.1\r\nhost: e2e.test\r\ncookie: {}\r\n\r\n", cookie(&browser)));
+        until_called(&mesh);
+        until_read(&mesh, "cluster.other.upstream_cx_rx_bytes_total", LARGE);
+        mesh.gateway.process().resume();
+        let head = connection.head().unwrap();
+        assert_eq!(head.status(), 200);
+        keep(&mut browser, &head.header("set-cookie").unwrap());
+        assert!(connection.body(&head).unwrap() == long_body(LARGE), "the body has changed on its way");
+        assert_eq!(browser.get("/").seen().data(), json!({"n": 2}));
+    }
 }
 
 #[test]
@@ -439,30 +492,4 @@ fn an_upstream_that_breaks_off_while_its_response_is_held_costs_the_response_and
     assert_eq!((head.status(), head.all("set-cookie"), head.all("x-session-patch")), (502, vec![], vec![]));
     mesh.gateway.process().resume();
     lives_on_with_or_without_the_write(&mesh, &mut browser, &id);
-}
-
-#[test]
-fn bodies_are_held_with_their_headers_also_where_envoy_would_let_them_pass() {
-    let server = Scripted::start(mirror);
-    let mut mesh = Mesh::configured(|envoy| {
-        envoy
-            .plugin(json!({"cache": {"ttl": "0s"}, "gateway": {"timeout": PATIENT}}))
-            .cluster("other", &[server.port()])
-            .wasm(json!({"allow_on_headers_stop_iteration": true}))
-    });
-    let mut browser = stored(&mesh);
-    for length in [5, 300_000] {
-        let body = "x".repeat(length);
-        mesh.gateway.process().pause();
-        let mut connection = Connection::open(mesh.envoy.port());
-        post(&mut connection, &browser, &format!("content-length: {length}\r\n"));
-        connection.send(&body);
-        until_called(&mesh);
-        mesh.gateway.process().resume();
-        let head = connection.head().unwrap();
-        assert_eq!((head.status(), head.header("x-state").unwrap().as_str()), (200, "active"));
-        keep(&mut browser, &head.header("set-cookie").unwrap());
-        assert_eq!(connection.body(&head).unwrap(), body.as_bytes());
-        assert_eq!(browser.get("/").seen().data(), json!({"n": 1, "bytes": length}));
-    }
 }

@@ -1,20 +1,35 @@
-//! Leaves out of a proxy-wasm module what its host has no use for. Run by `wasm-build.sh`.
+//! Does to a linked proxy-wasm module what the SDK leaves undone. Run by `wasm-build.sh`.
 //!
 //! The SDK exports every callback that there is, and Envoy makes those that a module exports, for each request. So the
-//! exports that a filter does nothing in are dropped after linking, and with them the code that only they reach. A
-//! module that imports what Envoy does not offer is refused: Envoy says so only when it loads it.
+//! exports that a filter does nothing in are dropped, and with them the code that only they reach.
+//!
+//! The SDK has one way to hold headers, `Action::Pause`. What Envoy makes of it depends on the plugin's option
+//! `allow_on_headers_stop_iteration`: the whole message waits without it, the headers alone with it. So the callbacks
+//! for headers say the former outright.
+//!
+//! A module that imports what Envoy does not offer is refused: Envoy says so only when it loads it.
 
 use std::process::ExitCode;
 
 use rustc_demangle::demangle;
-use walrus::Module;
+use walrus::ir::BinaryOp;
+use walrus::{ExportItem, FunctionBuilder, FunctionId, Module};
 
 const USAGE: &str = "usage: wasm-trim MODULE.wasm TRIMMED.wasm [EXPORT...]
 
-Writes MODULE with these exports only, or with all of them if none is given.";
+Writes MODULE with these exports only, where a paused message waits as a whole; or as it is, if none is given.";
 
 /// What a host calls to begin with, and to hand over memory.
 const ALWAYS: [&str; 4] = ["memory", "_initialize", "proxy_abi_version_0_2_1", "proxy_on_memory_allocate"];
+
+/// The callbacks whose result says what becomes of headers, and of what comes behind them.
+const HEADERS: [&str; 2] = ["proxy_on_request_headers", "proxy_on_response_headers"];
+
+/// What the ABI calls `StopIteration`: the SDK's `Action::Pause`.
+const STOP_ITERATION: i32 = 1;
+/// What the ABI calls `StopAllIterationAndWatermark`: nothing of the message goes on, nor are there callbacks for its
+/// body and trailers, until it is resumed. A long body is not refused but waits at its sender.
+const STOP_ALL_ITERATION_AND_WATERMARK: i32 = 4;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +51,7 @@ fn trim(from: &str, to: &str, exports: &[String]) -> Result<(), String> {
     check_imports(&module)?;
     if !exports.is_empty() {
         keep(&mut module, exports)?;
+        HEADERS.into_iter().try_for_each(|name| hold_all(&mut module, name))?;
         walrus::passes::gc::run(&mut module);
     }
     // They are what a backtrace in Envoy's log shows. Short ones: they are a tenth of the module.
@@ -62,6 +78,40 @@ fn check_imports(module: &Module) -> Result<(), String> {
         return Err("imports nothing: it can't be a proxy-wasm filter".to_owned());
     }
     Ok(())
+}
+
+/// Has an exported callback for headers hold the whole message where it would hold the headers.
+fn hold_all(module: &mut Module, name: &str) -> Result<(), String> {
+    let Some(export) = module.exports.iter_mut().find(|export| export.name == name) else { return Ok(()) };
+    let ExportItem::Function(callback) = export.item else { return Err(format!("{name} is no function")) };
+    let wrapped = wrapper(module, callback, name);
+    if let Some(export) = module.exports.iter_mut().find(|export| export.name == name) {
+        export.item = ExportItem::Function(wrapped);
+    }
+    Ok(())
+}
+
+/// A function that calls this one, and returns what it returns, except for the way to hold.
+fn wrapper(module: &mut Module, callback: FunctionId, name: &str) -> FunctionId {
+    let (params, results) = module.types.params_results(module.funcs.get(callback).ty());
+    let (params, results) = (params.to_vec(), results.to_vec());
+    let arguments: Vec<_> = params.iter().map(|kind| module.locals.add(*kind)).collect();
+    let flow = module.locals.add(walrus::ValType::I32);
+    let mut builder = FunctionBuilder::new(&mut module.types, &params, &results);
+    builder.name(format!("{name} (holding all)"));
+    let mut body = builder.func_body();
+    body.i32_const(STOP_ALL_ITERATION_AND_WATERMARK);
+    for argument in &arguments {
+        body.local_get(*argument);
+    }
+    // The first value if the comparison is true, else the second.
+    body.call(callback)
+        .local_tee(flow)
+        .local_get(flow)
+        .i32_const(STOP_ITERATION)
+        .binop(BinaryOp::I32Eq)
+        .select(Some(walrus::ValType::I32));
+    builder.finish(arguments, &mut module.funcs)
 }
 
 fn keep(module: &mut Module, exports: &[String]) -> Result<(), String> {
