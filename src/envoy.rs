@@ -32,9 +32,9 @@ const fn trailers_of(side: Side) -> MapType {
 
 /// All headers of a map. Envoy refuses a map only where there is none of that kind: not in its message's callback.
 ///
-/// The SDK panics at a name that is not UTF-8. Envoy's codecs let only tokens in (RFC 9110, section 5.6.2), from clients
-/// and from upstreams. Another filter could make such a name all the same, and the map is the only way to see the names
-/// of headers: see "Nothing panics" in `docs/design-notes.md`.
+/// The SDK panics at a name that is not UTF-8. Envoy's codecs let only tokens in (RFC 9110, section 5.6.2), from
+/// clients and from upstreams. Another filter could make such a name all the same, and the map is the only way to see
+/// the names of headers: see "Nothing panics" in `docs/design-notes.md`.
 fn all(map: MapType) -> HeaderList {
     hostcalls::get_map_bytes(map).unwrap_or_default()
 }
