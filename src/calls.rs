@@ -172,11 +172,15 @@ impl Calls {
     }
 
     /// A stream has ended, and the SDK drops the answer to what it asked. `true` if other streams wait for it: then it
-    /// has to be asked again.
+    /// has to be asked again. After a write, which may have been made, no stream joins an earlier lookup: see
+    /// [`answered`](Self::answered).
     pub(crate) fn stream_ended(&mut self, stream: u32) -> bool {
         let Some(call) = self.by_stream.remove(&stream) else { return false };
-        let Some(Call { purpose: Purpose::Awaited(mut waiting), shared: Some(look_up), .. }) = self.open.remove(&call)
-        else {
+        let Some(Call { purpose: Purpose::Awaited(mut waiting), shared, session, .. }) = self.open.remove(&call) else {
+            return false;
+        };
+        let Some(look_up) = shared else {
+            self.shared.remove(&session);
             return false;
         };
         self.unshare(call, look_up.id);

@@ -54,7 +54,12 @@ impl<H: Host + Clone> RootContext<H> {
     }
 
     pub(crate) fn stream_ended(&mut self, id: u32) {
-        self.streams.remove(&id);
+        if let Some(stream) = self.streams.remove(&id) {
+            let callback = self.callback(Some(id));
+            if let Some(write) = stream.exchange.end(|| callback.seconds()) {
+                SharedSlots(&self.host).write(&write);
+            }
+        }
         self.executor.stream_ended(id);
     }
 
@@ -159,7 +164,8 @@ impl<H: Host + Clone> RootContext<H> {
     fn answer(&mut self, waiting: &[u32], answer: Answer<'_>, callback: &Callback<H>) {
         let mut effective = callback.active;
         for id in waiting {
-            // Those whose client has gone in the meantime wait no more.
+            // Those whose client has gone in the meantime wait no more. Each is looked for right before, since the host
+            // and the SDK know nothing of a stream that has ended.
             let Some(stream) = self.streams.get_mut(id) else { continue };
             if effective != Some(*id) && !self.host.act_for(*id) {
                 continue;

@@ -328,6 +328,33 @@ fn no_request_joins_a_lookup_from_before_a_write() {
     assert_eq!(world.upstream_sees(after, "x-session-state"), Some("expired".to_owned()));
 }
 
+/// Whether it was made nobody says any more.
+#[test]
+fn what_a_client_that_hangs_up_may_have_written_is_looked_up() {
+    for (name, value) in [("x-session-control", "destroy"), ("x-session-patch", "{\"n\":2}")] {
+        let mut world = World::new();
+        let (writer, _) = world.request([cookie(3)]);
+        let call = world.only_sent();
+        world.found(&call, 3);
+        // The copy is good, but not for a client that has seen more.
+        assert_eq!(world.request([cookie(3)]).1, Flow::Continue);
+        let (before, _) = world.request([cookie(4)]);
+        let old = world.only_sent();
+        assert_eq!(world.response(writer, &[(name, value)]), Flow::Hold);
+        let write = world.only_sent();
+        world.end(writer);
+        let (after, flow) = world.request([cookie(3)]);
+        let new = world.only_sent();
+        world.found(&old, 4);
+        assert_eq!((flow, world.resumed(before), world.resumed(after)), (Flow::Hold, vec![Side::Request], vec![]));
+        world.answer(&write, "204", &[], "");
+        world.answer(&new, "404", &[], "");
+        assert_eq!(world.upstream_sees(after, "x-session-state"), Some("expired".to_owned()));
+        // What was asked for before the write, too, is no copy to go by.
+        assert_eq!(world.request([cookie(3)]).1, Flow::Hold);
+    }
+}
+
 #[test]
 fn where_no_callout_can_be_sent_the_client_hears_at_once() {
     let mut world = World::new();

@@ -6,8 +6,9 @@
 //!
 //! Four rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
 //! seen no newer version and were issued before it was fetched (read-your-writes), a newer version is never replaced by
-//! an older one of the same session, the end of a session leaves a mark that no copy from before it replaces, and what
-//! was fetched in the future, because the clock has been set back since, is worth nothing.
+//! an older one of the same session, the end of a session and a write whose answer was lost leave a mark that no copy
+//! from before it replaces, and what was fetched in the future, because the clock has been set back since, is worth
+//! nothing.
 
 use crate::config::Cache;
 use crate::found::{FoundSession, VisibleData};
@@ -16,8 +17,8 @@ use session::rotation::Grace;
 use session::time::{Seconds, UnixSeconds};
 use session::version::Version;
 
-/// How long the mark of an ended session holds its slot against that session: longer than any
-/// lookup that was under way when it ended.
+/// How long the mark of an ended session holds its slot against that session: longer than any lookup that was under way
+/// when it ended.
 const END_MARK: Seconds = Seconds::new(60);
 
 /// How many slots there are for the marks of [`is_replaced`], beside those for sessions: copies must not push them out.
@@ -59,7 +60,7 @@ pub(crate) struct CacheEntry {
 pub(crate) enum CopyState {
     /// It was found like this.
     Found(FoundSession),
-    /// It has ended.
+    /// It has ended, or what was known of it may be out of date: it has to be looked up.
     Ended,
     /// A client's cookie for it was replaced by one for another session: see [`is_replaced`].
     Replaced,
@@ -143,7 +144,7 @@ impl Head {
 }
 
 impl SlotWrite {
-    /// Keeps a session as it was when the gateway was asked; `None` marks its end.
+    /// Keeps a session as it was when the gateway was asked; `None` marks that it has ended, or may have.
     pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&FoundSession>, config: &Cache) -> Self {
         let value = match found {
             Some(found) => encode_found(id, fetched, found, config.layout),

@@ -5,7 +5,8 @@
 //! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies skip
 //! the request, answers come late. Each call returns the [`Step`] to take; [`take_effects`](Exchange::take_effects)
 //! then says what else to do. There is never more than one callout open, but for the touches of a session while the
-//! stream goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched).
+//! stream goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched). When
+//! the stream is over, [`end`](Exchange::end) says what is left to do.
 
 mod admission;
 mod caching;
@@ -33,7 +34,7 @@ pub use event::{Request, ResponseHeaders};
 pub use step::{Effects, Identity, LookUp, Step};
 pub use trace::Trace;
 
-use crate::cache::Slots;
+use crate::cache::{SlotWrite, Slots};
 use crate::config::{Access, Config};
 use crate::counter::Counter;
 use crate::edit::{Edit, values};
@@ -219,5 +220,15 @@ impl Exchange {
             // A reply of Envoy's own, or of ours: there is no session to it.
             _ => Step::Deliver(Vec::new()),
         }
+    }
+
+    /// The stream is over: what to put into the cache. The answer to a write under way will reach no exchange, and the
+    /// write may be made all the same. So copies from before it are good no more, nor is what a lookup finds that was
+    /// under way beside it.
+    pub fn end(mut self, clock: impl FnOnce() -> UnixSeconds) -> Option<SlotWrite> {
+        let Phase::Committing { session, commit, .. } = &self.phase else { return None };
+        let id = commit.id(session);
+        self.keep(id, clock(), None);
+        self.effects.cache
     }
 }

@@ -447,6 +447,8 @@ fn lives_on_with_or_without_the_write(mesh: &Mesh, browser: &mut Browser, id: &s
     let data = mesh.gateway.data(id).unwrap();
     assert!([json!({"n": 1}), json!({"n": 2})].contains(&data), "{data}");
     assert_eq!(browser.get("/").seen().state(), "active");
+    // The copy from before may be out of date.
+    mesh.envoy.until_counted("cache.miss", 1);
     browser.send(Request::get("/").respond("x-session-patch", r#"{"n":3}"#));
     assert_eq!((browser.get("/").seen().id(), browser.get("/").seen().data()), (id.to_owned(), json!({"n": 3})));
 }

@@ -179,7 +179,7 @@ impl Exchange {
         }
     }
 
-    /// Puts a session into the cache; `None` marks its end.
+    /// Puts a session into the cache; `None` marks that it has ended, or may have.
     pub(super) fn keep(&mut self, id: SessionId, fetched: UnixSeconds, found: Option<&FoundSession>) {
         let config = &self.config.cache;
         if config.ttl.get() > 0 {
