@@ -190,12 +190,11 @@ impl<H: Host + Clone> Executor<H> {
             self.next_look_ms = callback.millis().saturating_add(next_ms);
             is_any_in_use.then_some(next_ms)
         };
-        // What was decided in this callback may have something to count, too.
+        // What was decided in this callback may have something to count or to send, too.
         let count_ms = self.is_counting.then_some(GATHER_MS);
-        self.host.set_timer(look_ms.into_iter().chain(count_ms).min().unwrap_or_default());
-        if self.calls.is_any_unsent() {
-            self.fire_soon();
-        }
+        self.is_soon = self.calls.is_any_unsent();
+        let soon_ms = self.is_soon.then_some(SOON_MS);
+        self.host.set_timer([look_ms, count_ms, soon_ms].into_iter().flatten().min().unwrap_or_default());
     }
 
     /// Tells the store of these sessions; `false` if some have to wait.
@@ -312,4 +311,27 @@ impl<H: Host + Clone> Executor<H> {
 /// stream, and its answer would be lost if that stream ended first.
 fn may_send<H>(id: u32, callback: &Callback<H>) -> bool {
     callback.active.is_none_or(|active| active == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use session_filter::exchange::LookUp;
+
+    use super::*;
+    use crate::host::fake::FakeHost;
+    use crate::tests::{ID, config};
+
+    #[test]
+    fn what_the_root_is_to_send_keeps_the_timer_soon() {
+        let host = FakeHost::default();
+        let mut executor = Executor::new(config(&json!({})), host.clone());
+        let callback = Callback::new(host.clone(), None);
+        let look_up = LookUp { id: ID, seen: session::version::Version::new(1) };
+        executor.by_root(Unsent::Refresh(look_up, Trace::default()));
+        executor.look_at(&ById::default(), &callback);
+        assert_eq!((host.state().timer_ms, executor.take_unsent().len()), (Some(1), 1));
+        executor.look_at(&ById::default(), &callback);
+        assert_eq!(host.state().timer_ms, None);
+    }
 }

@@ -14,7 +14,7 @@ use crate::host::{HeaderList, Side};
 use crate::root_context::{Flow, RootContext};
 
 const NOW: u64 = 1_800_000_000;
-const ID: SessionId = SessionId::from_bytes([7; SessionId::BYTES]);
+pub(crate) const ID: SessionId = SessionId::from_bytes([7; SessionId::BYTES]);
 
 /// Envoy: one root with a configuration, and its streams.
 struct World {
@@ -23,7 +23,7 @@ struct World {
     next_stream: u32,
 }
 
-fn config(extra: &serde_json::Value) -> Config {
+pub(crate) fn config(extra: &serde_json::Value) -> Config {
     let mut configuration = json!({"gateway": {"cluster": "g"}});
     configuration.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let environment = |_: &str| Some("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=".to_owned());
