@@ -77,10 +77,10 @@ impl traits::RootContext for Root {
     }
 }
 
-/// The configuration was replaced, or Envoy ends: what was counted must not be lost with it.
+/// The configuration was replaced and its last stream is over, or Envoy ends.
 impl Drop for Root {
     fn drop(&mut self) {
-        with(&self.0, RootContext::flush_counts);
+        with(&self.0, RootContext::end);
     }
 }
 

@@ -155,9 +155,10 @@ impl<H: Host + Clone> RootContext<H> {
         self.executor.look_at(&self.streams, &callback);
     }
 
-    /// Brings the host's counters up to date.
-    pub(crate) fn flush_counts(&mut self) {
+    /// The configuration is no longer needed: what was counted must not be lost with it, and its timer must not go on.
+    pub(crate) fn end(&mut self) {
         self.executor.flush_counts();
+        self.host.set_timer(0);
     }
 
     /// Gives an answer to streams that wait for it.

@@ -413,6 +413,6 @@ fn counts_are_gathered_for_a_second() {
     assert_eq!((world.count("requests.new"), world.host.state().timer_ms), (3, None));
     // What is left when the configuration goes is not lost.
     world.request([]);
-    world.root.flush_counts();
-    assert_eq!(world.count("requests.new"), 4);
+    world.root.end();
+    assert_eq!((world.count("requests.new"), world.host.state().timer_ms), (4, None));
 }
