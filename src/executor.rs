@@ -27,6 +27,9 @@ const GATHER_MS: u64 = 1000;
 /// The shortest period of the timer, in milliseconds.
 const SOON_MS: u64 = 1;
 
+/// The longest, in milliseconds: the host counts them in 32 bits.
+const LONGEST_MS: u64 = 24 * 60 * 60 * 1000;
+
 pub(crate) struct Executor<H> {
     host: H,
     config: Rc<Config>,
@@ -177,7 +180,8 @@ impl<H: Host + Clone> Executor<H> {
     /// Looks for the sessions that streams in progress keep in use, and sets the timer for the next look. That is only
     /// now and then, since there can be many.
     pub(crate) fn look_at(&mut self, streams: &ById<Stream>, callback: &Callback<H>) {
-        let period_ms = self.config.timeouts.stream_touch_after().get().saturating_mul(250).max(GATHER_MS);
+        let period_ms =
+            self.config.timeouts.stream_touch_after().get().saturating_mul(250).clamp(GATHER_MS, LONGEST_MS);
         let wait_ms = self.next_look_ms.saturating_sub(callback.millis());
         // Further away than a period only if the clock was set back.
         let look_ms = if (1..=period_ms).contains(&wait_ms) {

@@ -55,7 +55,7 @@ pub(crate) trait Host {
     /// Replaces what all workers know under a key, if it has this version still; `false` if it has not.
     fn set_shared_data(&self, key: &str, value: &[u8], version: Option<u32>) -> bool;
 
-    /// Sends a callout; its answer comes with this number.
+    /// Sends a callout; its answer comes with this number. The timeout has 32 bits of milliseconds.
     fn send(&self, cluster: &str, callout: &Callout, trace: &Trace, timeout: Duration) -> Result<u32, NotSent>;
     /// The headers of the answer to a callout, in its callback.
     fn answer_headers(&self) -> HeaderList;
@@ -69,7 +69,7 @@ pub(crate) trait Host {
     /// Answers the client in place of the upstream.
     fn reply(&self, reply: &LocalReply, is_grpc: bool);
 
-    /// Has the timer fire every so often, in milliseconds; never, for zero.
+    /// Has the timer fire every so often, in milliseconds of 32 bits; never, for zero.
     fn set_timer(&self, millis: u64);
 
     /// Defines a counter, or finds it; its id.

@@ -403,6 +403,21 @@ fn a_replaced_configuration_serves_its_streams_to_the_end() {
 }
 
 #[test]
+fn the_timer_is_never_set_for_longer_than_a_day() {
+    // A look comes after a quarter of it: 2^32 milliseconds are 49 days.
+    for days in [20, 300] {
+        let timeouts = json!({"idle": "3650d", "absolute": "3650d", "touch_after": format!("{days}d")});
+        let mut world = World::with(FakeHost::default(), &json!({"timeouts": timeouts}));
+        let (_, flow) = world.request([cookie(3)]);
+        assert_eq!(flow, Flow::Hold);
+        let call = world.only_sent();
+        world.found(&call, 3);
+        world.fire_timer();
+        assert_eq!(world.host.state().timer_ms, Some(24 * 60 * 60 * 1000), "{days}");
+    }
+}
+
+#[test]
 fn counts_are_gathered_for_a_second() {
     let mut world = World::new();
     for _ in 0..3 {

@@ -98,6 +98,11 @@ fn apply(headers: &mut HeaderList, edit: &Edit) {
     }
 }
 
+/// Milliseconds as the SDK passes them on.
+fn cut(millis: u128) -> u64 {
+    u64::try_from(millis & u128::from(u32::MAX)).expect("32 bits")
+}
+
 impl Host for FakeHost {
     fn now_ms(&self) -> u64 {
         self.state().now_ms
@@ -149,7 +154,8 @@ impl Host for FakeHost {
         true
     }
 
-    fn send(&self, _cluster: &str, callout: &Callout, _trace: &Trace, _timeout: Duration) -> Result<u32, NotSent> {
+    fn send(&self, _cluster: &str, callout: &Callout, _trace: &Trace, timeout: Duration) -> Result<u32, NotSent> {
+        assert!(cut(timeout.as_millis()) > 0, "a callout without a timeout");
         let mut state = self.state_mut();
         if state.is_cut_off {
             return Err(NotSent);
@@ -193,6 +199,7 @@ impl Host for FakeHost {
     }
 
     fn set_timer(&self, millis: u64) {
+        let millis = cut(millis.into());
         self.state_mut().timer_ms = (millis > 0).then_some(millis);
     }
 

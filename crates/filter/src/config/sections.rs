@@ -1,6 +1,7 @@
 //! Checks the sections of a configuration, each by itself: raw values in, values that can't be wrong out, or an error
 //! that names the key.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
@@ -14,12 +15,18 @@ use session::limits::{MAX_SUBJECT_KEY_BYTES, MAX_TIMEOUT};
 use session::principal::{Realm, RealmError};
 use session::time::Seconds;
 
+/// The longest that a call may take. Envoy counts in 32 bits of milliseconds, and no client waits that long.
+const MAX_CALL: Duration = Duration::from_secs(60 * 60);
+
 pub(super) fn gateway(raw: raw::Gateway, environment: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
     if raw.cluster.is_empty() {
         return Err(error("gateway.cluster", "must name an Envoy cluster"));
     }
     if raw.timeout < Millis(1) {
         return Err(error("gateway.timeout", "must be at least 1ms"));
+    }
+    if raw.timeout > MAX_CALL.into() {
+        return Err(error("gateway.timeout", format!("must be at most {}h", MAX_CALL.as_secs() / 3600)));
     }
     let token = environment(&raw.token_env).filter(|token| !token.trim().is_empty()).ok_or_else(|| {
         error("gateway.token_env", format!("the environment variable {} is not set or empty", raw.token_env))

@@ -106,6 +106,7 @@ fn errors_name_their_key() {
         ("gateway.cluster", "gateway.cluster", json!("")),
         ("gateway.cluster", "gateway.cluster", json!(1)),
         ("gateway.timeout", "gateway.timeout", json!("0ms")),
+        ("gateway.timeout", "gateway.timeout", json!("3600001ms")),
         ("gateway.timeout", "gateway.timeout", json!(250)),
         ("gateway.timeout", "gateway.timeout", json!("soon")),
         ("gateway.token_env", "gateway.token_env", json!("UNSET")),
