@@ -97,7 +97,8 @@ impl Host for Envoy {
         hostcalls::get_property(path.iter().map(String::as_str).collect()).ok().flatten()
     }
 
-    /// Envoy refuses it only for a stream that has ended.
+    /// The SDK panics at a refusal. Envoy refuses it for a stream that has ended, and for a name that a wasm filter in
+    /// front has declared read-only (`declare_property`) and set: ours are not for others to set.
     fn set_filter_state(&self, name: &str, value: &[u8]) {
         if hostcalls::set_property(vec![name], Some(value)).is_err() {
             log::error!("{name} could not be published");
@@ -114,7 +115,9 @@ impl Host for Envoy {
         hostcalls::set_shared_data(key, Some(value), version).is_ok()
     }
 
-    /// Both of Envoy's refusals are expected. It numbers callouts one by one.
+    /// Both of Envoy's refusals are expected. The SDK panics at a number that it waits for already, and never stops
+    /// waiting for those of streams that have ended. Envoy counts callouts up by fours in 32 bits, so the first number
+    /// comes again after a billion callouts of one VM.
     fn send(&self, cluster: &str, callout: &Callout, trace: &Trace, timeout: Duration) -> Result<u32, NotSent> {
         let own = callout.headers.iter().map(|(name, value)| (*name, value.as_ref()));
         let headers = own.chain(trace.headers()).collect();

@@ -16,7 +16,7 @@ use session::principal::{Realm, RealmError};
 use session::time::Seconds;
 
 /// The longest that a call may take. Envoy counts in 32 bits of milliseconds, and no client waits that long.
-const MAX_CALL: Duration = Duration::from_secs(60 * 60);
+const MAX_CALL: Duration = Duration::from_hours(1);
 
 pub(super) fn gateway(raw: raw::Gateway, environment: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
     if raw.cluster.is_empty() {
