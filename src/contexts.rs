@@ -71,8 +71,9 @@ impl traits::RootContext for Root {
         Some(ContextType::HttpContext)
     }
 
+    /// A handle only. What belongs to a stream begins with its request: Envoy also makes contexts for the access log of
+    /// requests that were answered in front of the filter, and over HTTP/3 it never deletes those.
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
-        with(&self.0, |root| root.stream_began(id));
         Some(Box::new(Stream { id, root: Rc::clone(&self.0) }))
     }
 }

@@ -49,10 +49,6 @@ impl<H: Host + Clone> RootContext<H> {
         Self { executor: Executor::new(config, host.clone()), host, streams: ById::default() }
     }
 
-    pub(crate) fn stream_began(&mut self, id: u32) {
-        self.streams.insert(id, Stream::new(Exchange::new(self.executor.config())));
-    }
-
     pub(crate) fn stream_ended(&mut self, id: u32) {
         if let Some(stream) = self.streams.remove(&id) {
             let callback = self.callback(Some(id));
@@ -63,10 +59,10 @@ impl<H: Host + Clone> RootContext<H> {
         self.executor.stream_ended(id);
     }
 
+    /// A stream begins.
     pub(crate) fn request_headers(&mut self, id: u32) -> Flow {
-        // A stream that this configuration has not seen begin must not pass without it.
-        let fresh_id = self.executor.fresh_id().filter(|_| self.streams.contains_key(&id));
-        let Some(fresh_id) = fresh_id else { return refuse(&self.host) };
+        let Some(fresh_id) = self.executor.fresh_id() else { return refuse(&self.host) };
+        self.streams.entry(id).or_insert_with(|| Stream::new(Exchange::new(self.executor.config())));
         self.event(id, Side::Request, |stream, executor, host, callback| {
             let headers = host.headers(Side::Request);
             let headers = borrowed(&headers);
@@ -76,6 +72,7 @@ impl<H: Host + Clone> RootContext<H> {
         })
     }
 
+    /// Without a request the response is that of a filter in front, and has no session.
     pub(crate) fn response_headers(&mut self, id: u32) -> Flow {
         self.event(id, Side::Response, |stream, _, host, callback| {
             stream.exchange.response(&PassingResponse(host), &SharedSlots(host), || callback.seconds())

@@ -11,7 +11,7 @@ use session_filter::token::Token;
 
 use crate::host::fake::{FakeHost, Passage, Sent};
 use crate::host::{HeaderList, Side};
-use crate::root_context::{Flow, RootContext};
+use crate::root_context::{Flow, RootContext, refuse};
 
 const NOW: u64 = 1_800_000_000;
 pub(crate) const ID: SessionId = SessionId::from_bytes([7; SessionId::BYTES]);
@@ -81,7 +81,6 @@ impl World {
     fn request(&mut self, more: impl IntoIterator<Item = (String, Vec<u8>)>) -> (u32, Flow) {
         self.next_stream += 1;
         let id = self.next_stream;
-        self.root.stream_began(id);
         let mut request = headers(&[(":method", "GET"), (":path", "/"), (":authority", "a.test")]);
         request.extend(more);
         (id, self.message(id, Side::Request, request))
@@ -181,12 +180,19 @@ fn a_visitor_gets_a_session_and_a_cookie() {
 }
 
 #[test]
-fn a_stream_that_was_not_seen_to_begin_is_refused_and_shows_no_cookie() {
+fn a_request_that_no_configuration_is_there_for_is_refused_and_shows_no_cookie() {
     let mut world = World::new();
-    let mut request = headers(&[(":method", "GET"), (":path", "/"), (":authority", "a.test")]);
-    request.push(cookie(3));
-    assert_eq!(world.message(7, Side::Request, request), Flow::Hold);
-    assert_eq!((world.seen(7, |passage| passage.reply), world.upstream_sees(7, "cookie")), (Some(500), None));
+    let (id, _) = world.request([cookie(3)]);
+    assert_eq!(refuse(&world.host), Flow::Hold);
+    assert_eq!((world.seen(id, |passage| passage.reply), world.upstream_sees(id, "cookie")), (Some(500), None));
+}
+
+#[test]
+fn the_answer_of_a_filter_in_front_has_no_session() {
+    let mut world = World::new();
+    assert_eq!(world.response(7, &[("x-session-patch", "{\"n\":1}")]), Flow::Continue);
+    assert_eq!((world.header(7, Side::Response, "set-cookie"), world.sent().len()), (None, 0));
+    world.end(7);
 }
 
 #[test]
