@@ -1,12 +1,15 @@
 //! What becomes of streams on a host like Envoy: steps carried out, lookups shared, what an asker that hangs up leaves
 //! behind, refreshes, a replaced configuration.
 
+use std::cell::RefMut;
+
 use serde_json::json;
 use session::id::SessionId;
 use session::time::UnixSeconds;
 use session::version::Version;
 use session_filter::binding::Binding;
 use session_filter::config::Config;
+use session_filter::testing::headers;
 use session_filter::token::Token;
 
 use crate::host::fake::{FakeHost, Passage, Sent};
@@ -35,10 +38,6 @@ fn cookie(version: u32) -> (String, Vec<u8>) {
     let token = Token { id: ID, version: Version::new(version), issued_at: UnixSeconds::new(NOW - 10) };
     let token = config(&json!({})).keyring.sign(&token, &Binding::NONE);
     ("cookie".to_owned(), format!("__Host-session={token}").into_bytes())
-}
-
-fn headers(list: &[(&str, &str)]) -> HeaderList {
-    list.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
 }
 
 impl World {
@@ -90,6 +89,22 @@ impl World {
         let mut response = headers(&[(":status", "200")]);
         response.extend(headers(more));
         self.message(id, Side::Response, response)
+    }
+
+    /// The trailers of a message come, which is not held; what goes on of them.
+    fn trailers(&mut self, id: u32, side: Side, trailers: &[(&str, &str)]) -> HeaderList {
+        {
+            let passage = &mut *self.passage(id);
+            assert_ne!(passage.in_hand, Some(side), "the host keeps the trailers back");
+            passage.trailers = Some((side, headers(trailers)));
+        }
+        self.call_back(Some(id), |root| root.trailers(id, side));
+        let (_, trailers) = self.passage(id).trailers.take().unwrap();
+        trailers
+    }
+
+    fn passage(&self, id: u32) -> RefMut<'_, Passage> {
+        RefMut::map(self.host.state_mut(), |state| state.streams.get_mut(&id).unwrap())
     }
 
     /// A stream ends: its client has all, or has hung up.
@@ -216,6 +231,22 @@ fn a_response_waits_until_its_write_is_committed() {
     assert_eq!(call.header(":method"), Some("PUT"));
     world.answer(&call, "503", &[], "");
     assert_eq!(world.seen(id, |passage| passage.reply), Some(503));
+}
+
+#[test]
+fn trailers_follow_their_message_and_carry_no_session() {
+    let mut world = World::new();
+    let (id, _) = world.request([cookie(3)]);
+    let call = world.only_sent();
+    world.found(&call, 3);
+    let forged = [("x-session-id", "1"), ("cookie", "a=1"), ("set-cookie", "a=1"), ("x-checksum", "1")];
+    let names = |trailers: HeaderList| trailers.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert_eq!(names(world.trailers(id, Side::Request, &forged)), ["set-cookie", "x-checksum"]);
+    assert_eq!(world.response(id, &[("x-session-control", "destroy")]), Flow::Hold);
+    let logout = world.only_sent();
+    world.answer(&logout, "204", &[], "");
+    assert_eq!(world.resumed(id), [Side::Request, Side::Response]);
+    assert_eq!(names(world.trailers(id, Side::Response, &forged)), ["cookie", "x-checksum"]);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! A host for tests, which models what Envoy and the SDK do.
 //!
-//! It panics where the SDK would: where a message is read or changed that is not in the filter's hands. An answer comes
-//! to the context that asked, and is dropped if that one is gone. Nothing here knows in which order hostcalls are made.
+//! It panics where the SDK would: where headers or trailers are read or changed that are not in the filter's hands. An
+//! answer comes to the context that asked, and is dropped if that one is gone. A message is held as a whole, with any
+//! options of the plugin, since that is what `tools/wasm-trim` makes of it: nothing comes of its trailers until it goes
+//! on. Milliseconds have 32 bits. Nothing here knows in which order hostcalls are made.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use session_filter::edit::{Edit, LocalReply};
 use session_filter::exchange::{Callout, Trace};
+use session_filter::testing::apply;
 
 use super::{HeaderList, Host, NotSent, Side};
 
@@ -20,6 +23,8 @@ pub(crate) struct Passage {
     pub(crate) messages: [Option<HeaderList>; 2],
     /// The message that is in the filter's hands.
     pub(crate) in_hand: Option<Side>,
+    /// The trailers whose callback it is.
+    pub(crate) trailers: Option<(Side, HeaderList)>,
     /// What the filter has let go on after it had held it.
     pub(crate) resumed: Vec<Side>,
     /// What the filter has answered in place of the upstream: its status.
@@ -77,24 +82,21 @@ impl FakeHost {
         self.0.borrow_mut()
     }
 
+    fn in_trailers<T>(&self, side: Side, of: impl FnOnce(&mut HeaderList) -> T) -> T {
+        let mut state = self.state_mut();
+        let id = state.effective.expect("the root has no trailers");
+        let passage = state.streams.get_mut(&id).expect("the stream is gone");
+        let (coming, trailers) = passage.trailers.as_mut().expect("no trailers have come");
+        assert_eq!(*coming, side, "these trailers are not in the filter's hands");
+        of(trailers)
+    }
+
     fn message<T>(&self, side: Side, of: impl FnOnce(&mut HeaderList) -> T) -> T {
         let mut state = self.state_mut();
         let id = state.effective.expect("the root has no messages");
         let passage = state.streams.get_mut(&id).expect("the stream is gone");
         assert_eq!(passage.in_hand, Some(side), "this message is not in the filter's hands");
         of(passage.messages[side as usize].as_mut().expect("it has come"))
-    }
-}
-
-fn apply(headers: &mut HeaderList, edit: &Edit) {
-    match edit {
-        Edit::Set(name, value) => {
-            let place = headers.iter().position(|(other, _)| other == name).unwrap_or(headers.len());
-            headers.retain(|(other, _)| other != name);
-            headers.insert(place.min(headers.len()), (name.to_string(), value.clone()));
-        }
-        Edit::Add(name, value) => headers.push(((*name).to_owned(), value.clone())),
-        Edit::Remove(name) => headers.retain(|(other, _)| other != name),
     }
 }
 
@@ -117,14 +119,16 @@ impl Host for FakeHost {
     }
 
     fn edit_headers(&self, side: Side, edit: &Edit) {
-        self.message(side, |headers| apply(headers, edit));
+        self.message(side, |headers| apply(headers, vec![edit.clone()]));
     }
 
-    fn trailers(&self, _side: Side) -> HeaderList {
-        Vec::new()
+    fn trailers(&self, side: Side) -> HeaderList {
+        self.in_trailers(side, |trailers| trailers.clone())
     }
 
-    fn edit_trailers(&self, _side: Side, _edit: &Edit) {}
+    fn edit_trailers(&self, side: Side, edit: &Edit) {
+        self.in_trailers(side, |trailers| apply(trailers, vec![edit.clone()]));
+    }
 
     fn property(&self, _path: &[String]) -> Option<Vec<u8>> {
         None
