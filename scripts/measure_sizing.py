@@ -351,7 +351,7 @@ def measure_capacity(machine: Machine) -> None:
 
 def measure_slots(machine: Machine) -> None:
     print()
-    print("| data | for each slot | 65536 slots | 8192 slots |")
+    print("| data | per slot | 65536 slots | 8192 slots |")
     print("|---|---|---|---|")
     for size in DATA_BYTES:
         with ExitStack() as stack:

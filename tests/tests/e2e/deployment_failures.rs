@@ -142,7 +142,7 @@ fn envoy_does_not_start() {
     every_documented_failure_gives_its_line(
         "Envoy does not start",
         &[
-            (ENVOY, &["the module's file is not there"], &|| {
+            (ENVOY, &["the module's file is missing"], &|| {
                 refused(&Configuration::read().wasm(module(Path::new("dist/nothing.wasm"))))
             }),
             (ENVOY, &["the module's file is damaged"], &|| {
@@ -151,16 +151,14 @@ fn envoy_does_not_start() {
             (ENVOY, &["no secret"], &|| refused(&Configuration::read().secrets(""))),
             (ENVOY, &["a secret that is too short"], &|| refused(&Configuration::read().secrets("dG9vIHNob3J0"))),
             (ENVOY, &["a secret that is not base64"], &|| refused(&Configuration::read().secrets("no base64!"))),
-            (ENVOY, &["the gateway's token is not handed to the filter"], &|| {
+            (ENVOY, &["the gateway's token is not passed to the filter"], &|| {
                 refused(&Configuration::read().wasm(environment.clone()))
             }),
-            (ENVOY, &["a key that the filter does not have"], &|| {
-                refused(&Configuration::read().plugin(json!({"cokie": {}})))
-            }),
-            (ENVOY, &["xDS: no name for Envoy"], &|| {
+            (ENVOY, &["an unknown key"], &|| refused(&Configuration::read().plugin(json!({"cokie": {}})))),
+            (ENVOY, &["xDS: Envoy has no node name"], &|| {
                 refused(Files::read().bootstrap(Configuration::without_node).configuration())
             }),
-            (ENVOY, &["xDS: the filter's file is not there"], &|| {
+            (ENVOY, &["xDS: the filter's file is missing"], &|| {
                 let files = Files::read();
                 files.remove(File::Filter);
                 refused(files.configuration())
@@ -190,7 +188,7 @@ fn envoy_runs_without_the_filter() {
     every_documented_failure_gives_its_line(
         "Envoy runs without the filter",
         &[
-            (ENVOY, &["xDS: the first filter is wrong"], &|| {
+            (ENVOY, &["xDS: the first filter is invalid"], &|| {
                 let mut files = Files::read();
                 files.plugin(json!({"cokie": {}}));
                 log_of(files.start())
@@ -211,23 +209,21 @@ fn envoy_goes_on_with_the_old_filter() {
     every_documented_failure_gives_its_line(
         "Envoy goes on with the old filter",
         &[
-            (ENVOY, &["update: a key that the filter does not have", "update: what Envoy says to it"], &|| {
-                log_of(updated(another_key))
-            }),
-            (STATISTICS, &["update: a count that rises"], &|| {
+            (ENVOY, &["update: an unknown key", "update: Envoy's own line"], &|| log_of(updated(another_key))),
+            (STATISTICS, &["update: a counter rises"], &|| {
                 watched(updated(another_key), |mesh| mesh.envoy.page("/stats"))
             }),
-            (ENVOY, &["update: the module's file is not there"], &|| {
+            (ENVOY, &["update: the module's file is missing"], &|| {
                 log_of(updated(&|files| files.module(Path::new("dist/nothing.wasm"))))
             }),
-            (ENVOY, &["update: another name"], &|| {
+            (ENVOY, &["update: a different name"], &|| {
                 log_of(updated(&|files| {
                     let named = |name| format!(r#""name":"{name}","typed_config""#);
                     let filter = files.content(File::Filter).replace(&named("session-mesh"), &named("sessions"));
                     files.replace(File::Filter, &filter);
                 }))
             }),
-            (ENVOY, &["update: a cluster with a key that Envoy does not have"], &|| {
+            (ENVOY, &["update: a cluster with an unknown key"], &|| {
                 log_of(updated(&|files| files.cluster(json!({"conect_timeout": "1s"}))))
             }),
         ],
@@ -285,11 +281,11 @@ fn the_filter_cannot_reach_the_gateway() {
                 let envoy = asked(read().cluster("session_gateway", &[]));
                 Box::new(move || envoy.log())
             }),
-            (ACCESS, &["the gateway does not run"], &|| {
+            (ACCESS, &["the gateway is not running"], &|| {
                 let envoy = asked(read().cluster("session_gateway", &[ports::free()]));
                 Box::new(move || envoy.log())
             }),
-            (ENVOY_DEBUG, &["Envoy may not use the gateway's unix socket"], &|| {
+            (ENVOY_DEBUG, &["Envoy has no access to the gateway's unix socket"], &|| {
                 let socket = folder.path().join("gateway.sock");
                 let mut command = gateway(ports::free(), ports::free());
                 command.arg(format!("--listen=unix:{}", socket.display())).arg("--unix-socket-mode=000");
@@ -307,11 +303,11 @@ fn the_filter_cannot_reach_the_gateway() {
                     envoy.log()
                 })
             }),
-            (GATEWAY, &["another token than the gateway's"], &|| {
+            (GATEWAY, &["Envoy and the gateway have different tokens"], &|| {
                 let (gateway, _) = gateway_with_another_token();
                 Box::new(move || gateway.log())
             }),
-            (METRICS, &["another token, counted"], &|| {
+            (METRICS, &["different tokens, as a metric"], &|| {
                 let (gateway, admin_port) = gateway_with_another_token();
                 Box::new(move || {
                     let _keep = &gateway;
@@ -382,7 +378,7 @@ fn the_filter_fails() {
                 let (envoy, _, _) = failing(restriction, folder.path());
                 Box::new(move || envoy.log())
             }),
-            (STATISTICS, &["a filter that was loaded again"], &|| {
+            (STATISTICS, &["a filter that was reloaded"], &|| {
                 let path = folder.path().join("failing.wasm");
                 fs::write(&path, failing_module()).unwrap();
                 let (envoy, admin_port, ask) = failing(module(&path), folder.path());
@@ -449,8 +445,8 @@ fn the_gateway_does_not_start() {
                 command.env("SESSION_GATEWAY_TOKEN", "short");
                 gateway_refused(command)
             }),
-            (GATEWAY, &["the token's file is not there"], &|| gateway_refused(with(&["--token-file=/nothing/token"]))),
-            (GATEWAY, &["the token's file may not be read"], &|| {
+            (GATEWAY, &["the token's file is missing"], &|| gateway_refused(with(&["--token-file=/nothing/token"]))),
+            (GATEWAY, &["the token's file is unreadable"], &|| {
                 gateway_refused(process::unprivileged(&with(&[&file("token", 0o000)])))
             }),
             (GATEWAY, &["the port is taken"], &|| {
@@ -458,7 +454,7 @@ fn the_gateway_does_not_start() {
                 let _taken = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
                 gateway_refused(with_token(&[&format!("--listen=127.0.0.1:{port}")]))
             }),
-            (GATEWAY, &["the socket's folder may not be written to"], &|| {
+            (GATEWAY, &["the socket's folder is not writable"], &|| {
                 let closed = folder.path().join("closed");
                 fs::create_dir(&closed).unwrap();
                 fs::set_permissions(&closed, Permissions::from_mode(0o500)).unwrap();
@@ -469,7 +465,7 @@ fn the_gateway_does_not_start() {
                 let other = Gateway::start("memory:");
                 gateway_refused(with_token(&[&format!("--listen=unix:{}", other.socket().display())]))
             }),
-            (GATEWAY, &["a store that is none"], &|| gateway_refused(with_token(&["--store=redis://cache"]))),
+            (GATEWAY, &["an invalid store"], &|| gateway_refused(with_token(&["--store=redis://cache"]))),
         ],
     );
 }
@@ -491,8 +487,10 @@ fn the_gateway_cannot_use_memcached() {
     every_documented_failure_gives_its_line(
         "The gateway can't use memcached",
         &[
-            (GATEWAY, &["memcached does not run"], &|| asked(&format!("memcached://127.0.0.1:{}", ports::free()), 503)),
-            (GATEWAY, &["memcached has no such name"], &|| asked("memcached://cache.invalid:11211", 503)),
+            (GATEWAY, &["memcached is not running"], &|| {
+                asked(&format!("memcached://127.0.0.1:{}", ports::free()), 503)
+            }),
+            (GATEWAY, &["memcached's name does not resolve"], &|| asked("memcached://cache.invalid:11211", 503)),
             (GATEWAY, &["a record of a newer gateway"], &|| {
                 let memcached = Memcached::start();
                 memcached.set(&format!("sm:s:{ID}"), "S2{}");

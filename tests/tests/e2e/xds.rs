@@ -110,7 +110,7 @@ fn copies_are_used_only_by_those_who_can_read_them() {
 /// The names in the table of what to alert on; `.other` stands for the name before it with another end.
 fn alerts() -> Vec<String> {
     let document = include_str!("../../../docs/deploy/envoy.md");
-    let table = document.split("\n| sign | means |\n").nth(1).unwrap();
+    let table = document.split("\n| symptom | meaning |\n").nth(1).unwrap();
     let mut names: Vec<String> = Vec::new();
     for row in table.lines().take_while(|line| line.starts_with('|')).skip(1) {
         for code in row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2) {
