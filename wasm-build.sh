@@ -49,7 +49,7 @@ built=$(target_folder)/wasm32-wasip1/release/$module
 trimmed=$built.trimmed
 cargo run --locked --quiet --package wasm-trim -- "$built" "$trimmed" "${callbacks[@]}"
 
-# Renamed into place, so that nobody ever loads half a module; left alone when nothing changed, so
+# Renamed into place, so that no process ever loads half a module; left alone when nothing changed, so
 # that its time stamp tells whether Envoy has the current one.
 mkdir -p dist
 if ! cmp -s "$trimmed" "dist/$module"; then

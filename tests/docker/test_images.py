@@ -40,7 +40,7 @@ class Gateway(unittest.TestCase):
         print(f"{GATEWAY}: {size / MEGABYTE:.1f} MB", file=sys.stderr)
         self.assertLess(size, 8 * MEGABYTE)
 
-    def test_runs_as_nobody_special_and_has_a_health_check(self) -> None:
+    def test_runs_as_an_unprivileged_user_and_has_a_health_check(self) -> None:
         config = inspect(GATEWAY)["Config"]
         self.assertEqual(config["User"], "65532:65532")
         self.assertEqual(config["Healthcheck"]["Test"], ["CMD", "/session-gateway", "healthcheck"])

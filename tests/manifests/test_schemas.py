@@ -199,7 +199,7 @@ class Manifests(unittest.TestCase):
         (secrets / "gateway-token/gateway-token.env").unlink()
         with self.assertRaisesRegex(RuntimeError, "gateway-token.env"):
             tree.render("istio/overlays/ingress-gateway")
-        # Those that are there stay: a second run must not log everybody out.
+        # Existing secrets stay: a second run must not log all users out.
         kept = (secrets / "session-secrets/session-secrets.env").read_text()
         run([secrets / "generate.sh"])
         self.assertEqual((secrets / "session-secrets/session-secrets.env").read_text(), kept)

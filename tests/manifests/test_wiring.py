@@ -109,7 +109,7 @@ class Wiring(unittest.TestCase):
             with self.subTest(overlay):
                 documents = self.overlays[overlay]
                 self.assertEqual(self.reachable(documents, "session-gateway", 9100), {proxy})
-                # The admin port: nobody, until components/prometheus says so.
+                # The admin port: nothing, until components/prometheus allows it.
                 self.assertEqual(self.reachable(documents, "session-gateway", 9101), set())
                 self.assertEqual(self.reachable(documents, "memcached", 11211), {"session-gateway"})
 
@@ -118,10 +118,10 @@ class Wiring(unittest.TestCase):
         self.assertNotIn("session-gateway", pods(documents))
         self.assertEqual(self.reachable(documents, "memcached", 11211), {"session-ingress"})
 
-    def test_without_an_overlay_nobody_reaches_the_gateway(self) -> None:
+    def test_without_an_overlay_nothing_reaches_the_gateway(self) -> None:
         documents = self.tree.render("istio/base")
         self.assertEqual(self.reachable(documents, "session-gateway", 9100), set())
-        # And without the policies, everybody does: the answers above are the policies'.
+        # Without the policies everything does: the answers above come from the policies.
         without = [document for document in documents if document["kind"] != "NetworkPolicy"]
         self.assertIn("application", self.reachable(without, "session-gateway", 9100))
 

@@ -194,7 +194,7 @@ fn the_documented_configurations_parse() {
     assert_eq!(parsed(least), parsed(all_defaults));
     let written: Value = serde_json::from_str(all_defaults).unwrap();
     let keys = first_cells(CONFIGURATION, "key");
-    // Secrets in the configuration are for tests only, and nobody's starting point.
+    // Secrets in the configuration are for tests only, and no starting point.
     for key in keys.iter().filter(|key| !key.contains("[]") && *key != "secrets") {
         let pointer = format!("/{}", key.replace('.', "/"));
         assert!(written.pointer(&pointer).is_some(), "the example with all defaults has no {key}");
@@ -533,7 +533,7 @@ fn the_first_documents_commands_can_be_run() {
     assert!(scripts > 8 && tests > 5, "{scripts} scripts and {tests} tests");
 }
 
-/// What CI runs can be run by everybody: `test.sh` or a script of this repository, with options that it has.
+/// Everyone can run what CI runs: `test.sh` or a script of this repository, with options that it has.
 #[test]
 fn workflows_run_the_repositorys_own_commands() {
     let help = fs::read_to_string(root().join("test.sh")).unwrap();

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn no_log_line_says_who_somebody_is() {
+    fn no_log_line_names_a_subject() {
         let alice = Principal { realm: Some("shop".parse().unwrap()), subject: "alice".to_owned() };
         let line = format!("{alice:?}");
         assert!(line.contains("shop") && !line.contains("alice"), "{line}");

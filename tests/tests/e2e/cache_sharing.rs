@@ -107,7 +107,7 @@ fn an_outage_is_bridged_for_stale_if_error_and_no_longer() {
 }
 
 #[test]
-fn whoever_waits_with_a_client_that_leaves_is_served_all_the_same() {
+fn clients_that_share_the_lookup_of_one_that_leaves_are_served() {
     let mut mesh = Mesh::with(json!({"gateway": {"timeout": "20s"}}));
     let browser = patched(&mesh, &json!({"n": 1}));
     // A new Envoy has no copies.
@@ -137,7 +137,7 @@ fn whoever_waits_with_a_client_that_leaves_is_served_all_the_same() {
 }
 
 #[test]
-fn a_crowd_meets_an_outage_together_and_nobody_is_logged_out() {
+fn a_crowd_meets_an_outage_together_and_no_user_is_logged_out() {
     let mut mesh = Mesh::with(json!({"gateway": {"timeout": "1s"}, "cache": {"ttl": "1s", "stale_if_error": "0s"}}));
     let browser = patched(&mesh, &json!({"n": 1}));
     mesh.envoy.restart();

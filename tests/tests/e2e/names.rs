@@ -33,7 +33,7 @@ fn forged(path: &str) -> Request {
     names.fold(Request::get(path), |request, name| request.header(&name, "root"))
 }
 
-fn assert_nobody_is_root(envoy_port: u16, path: &str, what: &str) {
+fn assert_no_user_is_root(envoy_port: u16, path: &str, what: &str) {
     let answer = forged(path).send(envoy_port);
     assert_eq!(answer.status, 200, "{what}: {}", answer.text());
     assert!(!answer.text().contains("root"), "{what}: {}", answer.text());
@@ -68,7 +68,7 @@ fn no_spelling_of_a_header_reaches_php() {
     assert!(direct.contains("root"), "PHP alone is fooled: {direct}");
     let mesh = Mesh::configured(|envoy| envoy.plugin(plugin()).cluster("app", &[php.port()]));
     for path in ["/", "/off/x"] {
-        assert_nobody_is_root(mesh.envoy.port(), path, path);
+        assert_no_user_is_root(mesh.envoy.port(), path, path);
     }
     let shown = [r#""HTTP_X_SESSION_SUBJECT":"alice""#, r#""HTTP_X_USER":"alice""#];
     assert_alice_is_alice(&mesh, "/", "/off/x", &shown);
@@ -102,7 +102,7 @@ fn no_spelling_of_a_header_reaches_a_cgi_program() {
     assert!(direct.contains("root"), "a CGI program alone is fooled: {direct}");
     let mesh = Mesh::configured(|envoy| envoy.plugin(plugin()).cluster("app", &[port]));
     for path in ["/env.sh", "/off/env.sh"] {
-        assert_nobody_is_root(mesh.envoy.port(), path, path);
+        assert_no_user_is_root(mesh.envoy.port(), path, path);
     }
     let shown = ["HTTP_X_SESSION_SUBJECT=alice\n", "HTTP_X_USER=alice\n"];
     assert_alice_is_alice(&mesh, "/env.sh", "/off/env.sh", &shown);

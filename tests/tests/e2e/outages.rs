@@ -35,7 +35,7 @@ fn assert_denied(mesh: &Mesh, browser: &mut Browser) {
 }
 
 #[test]
-fn a_gateway_that_is_gone_denies_and_logs_nobody_out() {
+fn without_a_gateway_requests_are_denied_and_no_user_is_logged_out() {
     let mut mesh = uncached(json!({"on_store_failure": "deny", "gateway": {"timeout": "1s"}}));
     // What is in memory would be lost with the process, so this outage is a hang.
     let mut browser = stored(&mesh);

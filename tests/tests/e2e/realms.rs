@@ -58,7 +58,7 @@ fn who_is_revoked_on_one_site_stays_logged_in_on_the_other() {
 }
 
 #[test]
-fn a_site_gets_a_realm_and_nobody_is_logged_out() {
+fn a_site_gets_a_realm_and_no_user_is_logged_out() {
     let memcached = Memcached::start();
     let gateway = Gateway::start(&memcached.url());
     let (before, after) = (site(&gateway, None), site(&gateway, SHOP));

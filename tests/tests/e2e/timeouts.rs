@@ -39,12 +39,12 @@ fn ends_when_unused(gateway: &Gateway) {
 }
 
 #[test]
-fn a_session_that_nobody_uses_ends_in_memory() {
+fn an_unused_session_ends_in_memory() {
     ends_when_unused(&Gateway::start("memory:"));
 }
 
 #[test]
-fn a_session_that_nobody_uses_ends_in_memcached() {
+fn an_unused_session_ends_in_memcached() {
     let memcached = Memcached::start();
     ends_when_unused(&Gateway::start(&memcached.url()));
 }

@@ -90,7 +90,7 @@ fn a_gateway_that_crashed_is_used_again_once_it_is_back() {
 }
 
 #[test]
-fn a_gateway_leaves_alone_what_a_newer_one_has_written_and_nobody_is_logged_out() {
+fn a_gateway_leaves_alone_what_a_newer_one_has_written_and_no_user_is_logged_out() {
     let memcached = Memcached::start();
     let gateway = Gateway::start(&memcached.url());
     let mesh = Mesh::configured(|envoy| envoy.plugin(uncached()).cluster("session_gateway", &[gateway.port()]));

@@ -31,7 +31,7 @@ mod tests {
     use session::version::Version;
 
     #[test]
-    fn a_token_of_before_the_session_is_foreign_whatever_its_version() {
+    fn a_token_from_before_the_session_is_foreign_whatever_its_version() {
         let found = FoundSession {
             version: Version::new(9),
             min_version: Version::new(7),

@@ -45,7 +45,7 @@ impl WriteFailure {
     }
 
     /// The client's answer in place of the response. Who is to blame decides the status: the upstream for what
-    /// can't be saved (502); nobody is to blame for the rest, which is worth another try (503).
+    /// can't be saved (502); no party is to blame for the rest, and a retry may help (503).
     pub(super) fn reply(self, set_cookie: Option<String>) -> LocalReply {
         let (status, body) = match self {
             Self::Unavailable => (503, "The session store does not answer. Try again in a moment.\n"),

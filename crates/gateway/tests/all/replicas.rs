@@ -336,7 +336,7 @@ async fn what_ended_while_a_node_was_away_stays_ended() {
         gateway.until_all_are_up().await;
         assert_eq!(gateway.value(&key).await.as_deref(), Some(b"end".as_slice()));
         assert_eq!(gateway.metric("store_repairs_total"), 1);
-        // Told to everybody, an end is as short as it was meant to be.
+        // Once both nodes know of it, the end is kept for as short a time as was meant.
         gateway.store.set(&key, b"end", Seconds::new(1)).await.unwrap();
         eventually("the end is over", async || gateway.value(&key).await.is_none()).await;
     }
@@ -531,7 +531,7 @@ async fn a_memcached_that_was_cut_off_brings_nothing_back() {
         eventually("a write", async || gateway.patch(&changed, r#"{"n":1}"#).await.status == 200).await;
         cut_off.thaw();
         eventually("it is back", async || gateway.metric("session_gateway_store_nodes_down").await == 0).await;
-        // Longer than the tombstone would have lived if everybody had heard of it, as this one's.
+        // Longer than the tombstone lives that both nodes know of, such as this one.
         let known = fresh_id();
         gateway.session("DELETE", &known, &[], "").await.expect(StatusCode::NO_CONTENT);
         eventually("a tombstone is over", async || {

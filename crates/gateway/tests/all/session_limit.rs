@@ -1,8 +1,8 @@
 //! How many sessions a subject may have.
 
 mod oldest_ends {
-    use super::{ends_the_oldest, nobody_else_pays, over_both_stores};
-    over_both_stores!(["--max-sessions-per-subject", "3"], ends_the_oldest, nobody_else_pays);
+    use super::{ends_the_oldest, no_other_session_ends, over_both_stores};
+    over_both_stores!(["--max-sessions-per-subject", "3"], ends_the_oldest, no_other_session_ends);
 }
 mod refused {
     use super::{over_both_stores, refuses};
@@ -43,7 +43,7 @@ async fn ends_the_oldest(gateway: &Gateway) {
     gateway.get(&ids[3]).await.expect(StatusCode::NOT_FOUND);
 }
 
-async fn nobody_else_pays(gateway: &Gateway) {
+async fn no_other_session_ends(gateway: &Gateway) {
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(gateway.logged_in("alice").await);

@@ -156,7 +156,7 @@ async fn is_good_after(call: Call, between: Between, at: usize) -> Option<bool> 
     assert!(matches!(outcome, Ok(()) | Err(SessionError::NotFound)), "{outcome:?}");
     let good = direct.read(id, None, None).await.is_ok();
     assert!(outcome.is_ok() || !good);
-    // And never again, whoever logs in.
+    // And never again, whatever user logs in.
     direct.create(an_id(), new_session(Some("alice")), None).await.unwrap();
     assert_eq!(direct.read(id, None, None).await.is_ok(), good);
     Some(good)
@@ -183,7 +183,7 @@ async fn whatever_comes_between() {
 
 /// The answer to a touching read does not wait for the store, and a drain waits for what it left to do.
 #[tokio::test]
-async fn an_extension_is_nobodys_wait() {
+async fn no_read_waits_for_an_extension() {
     let memcached = Memcached::start();
     let direct = sessions(client(&memcached));
     let id = an_id();

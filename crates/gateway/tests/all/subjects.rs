@@ -15,7 +15,7 @@ use super::support::{alice, eventually, fresh_id, over_both_stores};
 
 over_both_stores!(
     [],
-    a_revocation_ends_all_and_nobody_else,
+    a_revocation_ends_all_sessions_of_its_subject_and_no_others,
     all_but_one,
     listing,
     leaving,
@@ -24,7 +24,7 @@ over_both_stores!(
     ended_is_ended_for_every_method,
 );
 
-async fn a_revocation_ends_all_and_nobody_else(gateway: &Gateway) {
+async fn a_revocation_ends_all_sessions_of_its_subject_and_no_others(gateway: &Gateway) {
     gateway.revoke("alice", "").await;
     let mut alices = Vec::new();
     for _ in 0..5 {
@@ -39,9 +39,9 @@ async fn a_revocation_ends_all_and_nobody_else(gateway: &Gateway) {
     let merge = [JSON, ("session-merge-within", "60")];
     gateway.session("PUT", &merged, &merge, r#"{"user":"alice"}"#).await.expect(StatusCode::OK);
     alices.push(merged);
-    let (bob, nobody) = (gateway.logged_in("bob").await, fresh_id());
-    gateway.put(&nobody, "{}").await.expect(StatusCode::CREATED);
-    for id in alices.iter().chain([&bob, &nobody]) {
+    let (bob, anonymous) = (gateway.logged_in("bob").await, fresh_id());
+    gateway.put(&anonymous, "{}").await.expect(StatusCode::CREATED);
+    for id in alices.iter().chain([&bob, &anonymous]) {
         gateway.get(id).await.expect(StatusCode::OK);
     }
 
@@ -52,7 +52,7 @@ async fn a_revocation_ends_all_and_nobody_else(gateway: &Gateway) {
         }
         assert!(gateway.listed("alice").await.is_empty());
     }
-    for id in [&bob, &nobody] {
+    for id in [&bob, &anonymous] {
         gateway.get(id).await.expect(StatusCode::OK);
     }
     let again = gateway.logged_in("alice").await;

@@ -82,15 +82,15 @@ fn who_is_logged_in_changes_only_when_it_is_written() {
         assert!(matches!(refused, Err(ChangeError::SubjectAmbiguous(_))));
     }
     // Under another key it was no login.
-    let nobody = NewSession { subject_key: "usr".to_owned(), ..new_session(json!({"user": "alice"})) };
-    let nobody = Session::create(nobody, write_at(NOW)).unwrap();
-    assert_eq!(nobody.subject(), None);
-    let login = nobody.change(patch(&[json!({"user": "alice"})]), write_at(NOW)).unwrap();
+    let anonymous = NewSession { subject_key: "usr".to_owned(), ..new_session(json!({"user": "alice"})) };
+    let anonymous = Session::create(anonymous, write_at(NOW)).unwrap();
+    assert_eq!(anonymous.subject(), None);
+    let login = anonymous.change(patch(&[json!({"user": "alice"})]), write_at(NOW)).unwrap();
     assert_eq!(login.subject(), Some("alice"));
 }
 
 #[test]
-fn a_session_that_begins_with_a_rotation_is_joined_by_nobody() {
+fn no_write_joins_a_session_that_begins_with_a_rotation() {
     for rotation in [Rotation::Asked, Rotation::Authenticated] {
         let session = Session::create(NewSession { rotation, ..new_session(json!({"n": 1})) }, write_at(NOW)).unwrap();
         assert!(!session.may_merge(Seconds::new(10), NOW));
@@ -100,7 +100,7 @@ fn a_session_that_begins_with_a_rotation_is_joined_by_nobody() {
 }
 
 #[test]
-fn what_could_not_be_read_is_nobody() {
+fn unreadable_text_is_no_subject() {
     let with = |text: &str| {
         let data = merge_patch::parse_object(format!(r#"{{"user":"{text}"}}"#).as_bytes()).unwrap();
         Session::create(NewSession { data, ..new_session(json!({})) }, write_at(NOW))
@@ -185,7 +185,7 @@ fn a_change_is_made_with_a_token_that_is_still_good() {
 }
 
 #[test]
-fn a_later_grace_does_not_open_the_session_to_tokens_of_before_a_login() {
+fn a_later_grace_does_not_open_the_session_to_tokens_from_before_a_login() {
     let login = created(json!({})).change(patch(&[json!({"user": 1})]), write_at(NOW));
     let rotated = login.unwrap().change(rotation(10), write_at(NOW)).unwrap();
     assert!(accepts(&rotated, 2, NOW), "in flight during the rotation");
@@ -198,8 +198,8 @@ fn subjects() {
     let subject = |value: Value| created(json!({ "user": value })).subject().map(str::to_owned);
     assert_eq!(subject(json!("alice")).as_deref(), Some("alice"));
     assert_eq!(subject(json!(42)).as_deref(), Some("42"));
-    for nobody in [json!(""), json!(null), json!(true), json!([1]), json!({"id": 1})] {
-        assert_eq!(subject(nobody.clone()), None, "{nobody}");
+    for anonymous in [json!(""), json!(null), json!(true), json!([1]), json!({"id": 1})] {
+        assert_eq!(subject(anonymous.clone()), None, "{anonymous}");
     }
     let long = json!({"user": "x".repeat(MAX_SUBJECT_BYTES + 1)});
     assert_eq!(Session::create(new_session(long), write_at(NOW)).err(), Some(ChangeError::SubjectTooLong));
@@ -218,8 +218,8 @@ fn the_time_of_the_login_changes_only_with_a_login() {
     assert_eq!(after(authenticated()), Some(at(9)));
     assert_eq!(after(patch(&[json!({"user": "bob"})])), Some(at(9)));
     assert_eq!(after(patch(&[json!({"user": null})])), None);
-    let nobody = created(json!({})).change(authenticated(), write_at(NOW)).unwrap();
-    assert_eq!((nobody.auth_time(), nobody.min_version()), (None, Version::new(2)), "only a rotation");
+    let anonymous = created(json!({})).change(authenticated(), write_at(NOW)).unwrap();
+    assert_eq!((anonymous.auth_time(), anonymous.min_version()), (None, Version::new(2)), "only a rotation");
     let again = alice.change(Change { grace: Seconds::new(10), ..authenticated() }, write_at(NOW)).unwrap();
     assert!(accepts(&again, 1, NOW) && !accepts(&again, 1, at(10)));
     assert_eq!(Stored::decode(&Stored::Session(again.clone()).encode()), Ok(Stored::Session(again)));

@@ -65,7 +65,7 @@ fn required_lets_only_subjects_through() {
 }
 
 #[test]
-fn required_lets_nobody_through_whose_login_cannot_be_seen() {
+fn required_refuses_a_request_whose_login_cannot_be_checked() {
     let mut world = world();
     let cookie = login(&mut world);
     world.slots.0.clear();

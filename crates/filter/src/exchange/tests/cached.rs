@@ -75,7 +75,7 @@ fn a_logout_here_is_seen_at_once_and_elsewhere_within_the_time_to_live() {
 }
 
 #[test]
-fn an_answer_of_before_a_logout_does_not_bring_the_copy_back() {
+fn an_answer_from_before_a_logout_does_not_bring_the_copy_back() {
     let (mut world, cookie) = cached(&json!({}));
     world.now += 5;
     let mut slow = Exchange::new(world.config.clone());

@@ -250,8 +250,8 @@ proptest! {
                         exchange.answer(Answer::Received { headers: &borrowed(headers), body }, &world.slots, world.now())
                     }
                     (Some(_), None) => {
-                        let nobody = headers(&[(":status", "504")]);
-                        let answer = Answer::Received { headers: &borrowed(&nobody), body: b"" };
+                        let timeout = headers(&[(":status", "504")]);
+                        let answer = Answer::Received { headers: &borrowed(&timeout), body: b"" };
                         exchange.answer(answer, &world.slots, world.now())
                     }
                     (None, _) => Step::Hold,

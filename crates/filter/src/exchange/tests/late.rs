@@ -292,7 +292,7 @@ fn the_loser_is_cleared_where_the_configuration_tells_what_it_is() {
 }
 
 #[test]
-fn a_session_that_was_logged_out_is_joined_by_nobody() {
+fn no_write_joins_a_session_that_was_logged_out() {
     let mut world = World::new(json!({}));
     let planted = world.visit("", &[]).cookie().unwrap();
     let login = world.visit(&planted, &[("x-session-patch", r#"{"user":"alice","cart":"private"}"#)]).cookie().unwrap();
@@ -384,7 +384,7 @@ fn a_renewed_token_stays_out_of_shared_caches() {
 
 /// The answer of the gateway is lost once: the rotation is made, and the client gets its token.
 #[test]
-fn a_lost_answer_to_a_rotation_logs_nobody_out() {
+fn a_lost_answer_to_a_rotation_logs_no_user_out() {
     const AUTHENTICATED: &[(&str, &str)] = &[("x-session-control", "authenticated")];
     for change in [&[("x-session-control", "rotate")], AUTHENTICATED, LOGIN, LOGOUT] {
         let mut world = World::new(json!({}));

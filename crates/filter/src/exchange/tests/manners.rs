@@ -133,7 +133,7 @@ fn patches_are_understood_as_languages_write_them() {
 }
 
 #[test]
-fn nobody_logs_in_by_a_guess_or_a_number_with_two_spellings() {
+fn no_login_by_a_guess_or_by_a_number_with_two_spellings() {
     let latin = "José".chars().map(|letter| u8::try_from(letter).unwrap()).collect::<Vec<_>>();
     let user = |name: &[u8]| [br#"{"user":""#, name, br#""}"#].concat();
     let refused: Vec<Vec<u8>> = vec![
@@ -175,7 +175,7 @@ proptest! {
     /// The subject is the text that the upstream meant, in whichever of the two encodings it wrote it, or there is
     /// none.
     #[test]
-    fn no_encoding_makes_somebody_else(name in "[a-zé\u{80}-\u{ff}]{1,6}", is_latin: bool) {
+    fn no_encoding_makes_another_user(name in "[a-zé\u{80}-\u{ff}]{1,6}", is_latin: bool) {
         let bytes: Vec<u8> = if is_latin {
             name.chars().map(|letter| u8::try_from(letter).unwrap()).collect()
         } else {

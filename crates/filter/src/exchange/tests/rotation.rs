@@ -124,7 +124,7 @@ fn has_cookie(step: &Step) -> bool {
 }
 
 #[test]
-fn a_write_under_way_during_a_login_gets_nothing_of_it() {
+fn a_write_under_way_during_a_login_gains_nothing_from_it() {
     for wait in [0, 30] {
         let mut world = World::new(json!({}));
         let planted = world.visit("", &[("x-session-patch", r#"{"n":1}"#)]).cookie().expect("issued");

@@ -106,7 +106,7 @@ const ROTATING: [&[(&str, &str)]; 2] = [
 ];
 
 #[test]
-fn nobody_joins_a_session_that_begins_with_a_rotation() {
+fn no_write_joins_a_session_that_begins_with_a_rotation() {
     for rotating in ROTATING {
         let mut world = World::new(json!({}));
         let planted = world.visit("", &[]).cookie().expect("issued");

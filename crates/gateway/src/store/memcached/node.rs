@@ -78,7 +78,7 @@ impl MemcachedNode {
     async fn turn(&self) -> Result<Turn<'_>, StoreError> {
         self.queue.turn().await.map_err(|none| match none {
             QueueError::Overloaded => StoreError::Overloaded,
-            QueueError::Silent => StoreError::Unavailable(format!("{}: answers nobody", self.address)),
+            QueueError::Silent => StoreError::Unavailable(format!("{}: answers no operation", self.address)),
         })
     }
 

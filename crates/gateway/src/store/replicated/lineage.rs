@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_before_there_were_copies_is_the_oldest() {
+    fn a_value_from_before_there_were_copies_is_the_oldest() {
         let old = Lineage::default();
         assert!(old.next().descends_from(&old) && !old.descends_from(&old.next()));
         assert!(Lineage::first().descends_from(&old));
