@@ -2,12 +2,13 @@
 
 /// Names one period of a subject's record, from its creation or a revocation to the next revocation.
 ///
-/// 64 random bits rather than a counter, which would start over after the store lost the record. Only equality counts.
+/// It consists of 64 random bits. A counter would start again after the store has lost the record. Only equality
+/// matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Epoch(u64);
 
 impl Epoch {
-    /// The epoch of these random bytes.
+    /// Makes an epoch of these random bytes.
     #[must_use]
     pub const fn from_random(bytes: [u8; 8]) -> Self {
         Self(u64::from_le_bytes(bytes))
@@ -25,7 +26,7 @@ impl Epoch {
         self.0
     }
 
-    /// Another one, for when this one is taken.
+    /// A different epoch, in case this one is in use.
     pub(crate) const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
     }

@@ -1,31 +1,29 @@
 //! The names of the gateway's HTTP API: what the filter sends, what the gateway answers.
 //!
-//! `docs/gateway-api.md` describes each for people; the filter and the gateway both take the
-//! names from here.
+//! `docs/gateway-api.md` describes them. The filter and the gateway both use the names defined here.
 
 /// On every answer of a gateway. An answer without it came from something else (Envoy's own
 /// 503, another server on the port) and says nothing about the session.
 pub const MARKER: &str = "session-gateway";
 /// The value of [`MARKER`].
 pub const MARKER_VALUE: &str = "1";
-/// On every answer to a call on a session: the id that was asked for. An answer without it, or with another one, says
-/// nothing about the session, even if it comes from a gateway: something on the way has changed the path, or mixes
-/// answers.
+/// On every answer to a call on a session: the requested id. An answer without it, or with a different id, says nothing
+/// about the session, even if it comes from a gateway: something in between has changed the path or mixed up answers.
 pub const SESSION_ID: &str = "session-id";
 
-/// Request: the version an answer should at least have, decimal.
+/// Request: the lowest version that the answer should have, decimal.
 pub const WANT_VERSION: &str = "session-want-version";
-/// Request, with `?touch`: skip the extension when the last one is younger, seconds.
+/// Request, with `?touch`: do not extend the timeout if the last extension is less than this many seconds old.
 pub const TOUCH_AFTER: &str = "session-touch-after";
 /// Request on `PATCH` and `DELETE`: the version of the token that the change is made with. Refused with 412 if that
-/// token does not open the session any more, or if only a grace spares it and the change is a rotation. With it a
-/// `DELETE` of what is not there is a 404. On `GET`, with `?touch`: a token that does not open the session any more
-/// extends nothing.
+/// token no longer opens the session, or if it is valid only by a grace and the change is a rotation. With this header,
+/// a `DELETE` of a session that does not exist returns 404. On `GET`, with `?touch`: a token that no longer opens the
+/// session extends nothing.
 pub const SEEN_VERSION: &str = "session-seen-version";
-/// Request on `PATCH`: names this change, 16 lowercase hex digits drawn at random. A change that is asked for again
-/// under the same name, because its answer was lost, is made once.
+/// Request on `PATCH`: names this change, 16 lowercase hex digits drawn at random. If the change is sent again under
+/// the same name because its answer was lost, it is made only once.
 pub const WRITE_ID: &str = "session-write-id";
-/// Request: how long the tokens from before a rotation stay good, seconds.
+/// Request: how long the tokens from before a rotation stay valid, seconds.
 pub const ROTATION_GRACE: &str = "session-rotation-grace";
 /// Request: the data key that holds the subject.
 pub const SUBJECT_KEY: &str = "session-subject-key";
@@ -41,11 +39,11 @@ pub const ABSOLUTE: &str = "session-absolute";
 /// Request and answer: the id that upstreams keep their own state under, if it isn't the session's.
 pub const UPSTREAM_COOKIE: &str = "session-upstream-cookie";
 
-/// Answer: tokens of an older version are refused, unless the grace still runs.
+/// Answer: tokens of an older version are refused, unless the grace still covers them.
 pub const MIN_VERSION: &str = "session-min-version";
-/// Answer: until when the tokens from before the last rotation are good, Unix seconds.
+/// Answer: until when the tokens from before the last rotation are valid, Unix seconds.
 pub const GRACE_UNTIL: &str = "session-grace-until";
-/// Answer, with [`GRACE_UNTIL`]: the oldest version that has the grace.
+/// Answer, with [`GRACE_UNTIL`]: the oldest version that the grace covers.
 pub const GRACE_FROM: &str = "session-grace-from";
 /// Answer: when the session was first stored, Unix seconds.
 pub const CREATED: &str = "session-created";
@@ -53,20 +51,20 @@ pub const CREATED: &str = "session-created";
 pub const EXPIRES: &str = "session-expires";
 /// Answer: who is logged in, percent-encoded UTF-8.
 pub const SUBJECT: &str = "session-subject";
-/// Answer, with [`SUBJECT`]: when they last proved who they are, Unix seconds.
+/// Answer, with [`SUBJECT`]: when the user last proved their identity, Unix seconds.
 pub const AUTH_TIME: &str = "session-auth-time";
 
-/// The `type` of the problem (RFC 9457) that answers a login with `403`: the subject has as many sessions as it may
-/// have.
+/// The `type` of the problem (RFC 9457) that refuses a login with `403`: the subject already has as many sessions as
+/// allowed.
 pub const TOO_MANY_SESSIONS: &str = "too-many-sessions";
-/// The `type` of the problem that answers a call with `503` and `retry-after` because the gateway or its store has more
-/// to do than it can do in time. Nothing has failed, and trying again a little later helps.
+/// The `type` of the problem that refuses a call with `503` and `retry-after` because the gateway or its store is
+/// overloaded. Nothing has failed, and a retry a little later helps.
 pub const OVERLOADED: &str = "overloaded";
 
 /// Media type of one RFC 7396 merge patch.
 pub const MERGE_PATCH_TYPE: &str = "application/merge-patch+json";
 /// Media type of a JSON array of RFC 7396 merge patches, applied in order as one change.
 ///
-/// Two merge patches do not always compose into one (`{"a":1}` then `{"a":{"b":2}}` on
-/// `{"a":{"c":3}}`), so a response with several needs a form of its own.
+/// Two merge patches do not always compose into one (`{"a":1}` then `{"a":{"b":2}}` on `{"a":{"c":3}}`), so a response
+/// with several needs its own media type.
 pub const MERGE_PATCHES_TYPE: &str = "application/vnd.session-mesh.merge-patches+json";

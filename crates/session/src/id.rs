@@ -1,7 +1,7 @@
 //! Session ids: 128 random bits, written as 32 lowercase hex digits.
 //!
-//! An id names a session to upstreams, logs and the store. It is not a credential: only a
-//! token opens a session from outside.
+//! Upstreams, logs and the store know a session by its id. The id is not a credential: a client needs a token to open a
+//! session.
 
 use core::fmt;
 use core::str::FromStr;
@@ -16,7 +16,7 @@ impl SessionId {
     /// Length of the written id in hex digits.
     pub const HEX_DIGITS: usize = Self::BYTES * 2;
 
-    /// An id of these bytes; they must come from a cryptographically secure source.
+    /// Makes an id of these bytes, which must come from a cryptographically secure source.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
@@ -28,7 +28,7 @@ impl SessionId {
         &self.0
     }
 
-    /// Its second half: random bytes that can be used alone where the id itself is not.
+    /// The second half of the id: random bytes for uses that do not also use the id itself.
     #[must_use]
     pub fn second_half(&self) -> [u8; 8] {
         self.0.last_chunk().copied().unwrap_or_default()

@@ -1,13 +1,13 @@
-//! The limits of what the filter sends and the gateway takes, and the defaults of both.
+//! The limits for what the filter sends and the gateway accepts, and the defaults of both.
 //!
-//! The gateway refuses what is beyond a limit. The filter refuses a configuration that would ask for it, and drops what
+//! The gateway refuses anything beyond a limit. The filter rejects a configuration that would exceed it, and drops what
 //! an upstream sends beyond it.
 
 use core::time::Duration;
 
 use crate::time::Seconds;
 
-/// The longest timeout: ten years. memcached's 32-bit times are still good then.
+/// The longest timeout: ten years. memcached's 32-bit times suffice for that.
 pub const MAX_TIMEOUT: Seconds = Seconds::new(3650 * 24 * 60 * 60);
 /// The longest data key that may hold the subject, in bytes.
 pub const MAX_SUBJECT_KEY_BYTES: usize = 128;
@@ -15,16 +15,16 @@ pub const MAX_SUBJECT_KEY_BYTES: usize = 128;
 pub const MAX_SUBJECT_BYTES: usize = 512;
 /// The longest realm in bytes.
 pub const MAX_REALM_BYTES: usize = 64;
-/// The longest id of their own that upstreams may have a session keep, in bytes. Servers' ids are well under 200.
+/// The longest id that upstreams may store in a session as their own, in bytes. Servers' ids have well under 200.
 pub const MAX_UPSTREAM_COOKIE_BYTES: usize = 256;
 
-/// How long the filter waits for an answer. Whatever the gateway makes a call wait for has to fit into it.
+/// How long the filter waits for an answer. All waiting in the gateway has to fit into it.
 pub const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_millis(250);
 /// Ends a session this long after its last use.
 pub const DEFAULT_IDLE: Seconds = Seconds::new(30 * 60);
 /// Ends a session this long after its creation, used or not.
 pub const DEFAULT_ABSOLUTE: Seconds = Seconds::new(12 * 60 * 60);
-/// How long a rotation spares older tokens.
+/// How long older tokens stay valid after a rotation.
 pub const DEFAULT_ROTATION_GRACE: Seconds = Seconds::new(10);
 /// The data key that holds the subject.
 pub const DEFAULT_SUBJECT_KEY: &str = "user";

@@ -1,7 +1,7 @@
 //! JSON merge patch, RFC 7396, on a session's data.
 //!
-//! Data is always a JSON object, so patches are objects too: any other patch would replace the
-//! data by something that isn't one (RFC 7396 section 2).
+//! Data is always a JSON object, so patches are objects too: any other patch would replace the data with something that
+//! isn't one (RFC 7396 section 2).
 
 mod spoken;
 
@@ -37,7 +37,7 @@ pub fn apply(data: &mut Object, patch: Object) {
     }
 }
 
-/// Parses bytes as one JSON object; `None` for anything else. A lone surrogate, which languages with UTF-16 texts
+/// Parses bytes as one JSON object; `None` for anything else. A lone surrogate, which languages with UTF-16 strings
 /// write for half a character, is read as U+FFFD.
 #[must_use]
 pub fn parse_object(bytes: &[u8]) -> Option<Object> {
@@ -66,7 +66,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
-    /// RFC 7396 appendix A, the rows whose target and patch are both objects, as they stand there.
+    /// RFC 7396 appendix A, the rows whose target and patch are both objects, verbatim.
     #[test]
     fn examples_of_the_rfc() {
         let rows = [

@@ -1,7 +1,7 @@
 //! Who is logged in: a subject, in its realm.
 //!
 //! Two sites that share a gateway may both have an `alice`. A realm tells them apart: it is part of the principal
-//! wherever all sessions of a subject are meant. Without realms there is one for all.
+//! wherever all sessions of a subject are meant. Sites without a realm share their subjects.
 
 use core::fmt;
 use core::str::FromStr;
@@ -14,14 +14,14 @@ use crate::limits::MAX_REALM_BYTES;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Realm(String);
 
-/// The text is no name of a realm.
+/// The text is not the name of a realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RealmError;
 
 /// A subject in its realm.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Principal {
-    /// `None` for the realm of those who have none.
+    /// `None` for subjects without a realm.
     pub realm: Option<Realm>,
     /// The subject, as an application knows it.
     pub subject: String,
@@ -54,8 +54,9 @@ impl fmt::Display for RealmError {
 impl core::error::Error for RealmError {}
 
 impl Principal {
-    /// A digest that no other principal of the same kind has, with a realm or without one. The two kinds are kept under
-    /// different keys. The realm's length comes first, so that it can't run on into the subject.
+    /// A digest that differs from that of every other principal of the same kind, with a realm or without one. The two
+    /// kinds are stored under different keys. The realm's length comes first, so that realm and subject can't be
+    /// confused.
     #[must_use]
     pub fn digest(&self) -> [u8; 32] {
         let Some(realm) = &self.realm else {
@@ -69,7 +70,7 @@ impl Principal {
     }
 }
 
-/// Leaves out who it is, which has no place in a log.
+/// Omits the subject, which does not belong in a log.
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Principal").field("realm", &self.realm).finish_non_exhaustive()

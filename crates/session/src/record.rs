@@ -1,11 +1,10 @@
 //! The session record: what a stored session is, and how a write changes it.
 //!
-//! The gateway reads a [`Stored`] value, lets this module compute the next one and writes that by
-//! compare-and-swap. Nothing here knows a store or a clock.
+//! The gateway reads a [`Stored`] value, lets this module compute the next one, and writes that with compare-and-swap.
+//! Nothing here depends on a store or a clock.
 //!
-//! A session starts with [`Session::create`], goes through any number of [`Session::change`]s, each
-//! of which raises its version by one, and ends by a [`Tombstone`] or because
-//! [`Session::lifetime_left`] is over.
+//! A session starts with [`Session::create`] and goes through any number of [`Session::change`]s, each of which
+//! increments its version. It ends when a [`Tombstone`] replaces it, or when [`Session::lifetime_left`] returns `None`.
 
 mod codec;
 mod data;
@@ -29,9 +28,9 @@ pub use data::Data;
 /// What a store holds under a session's id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// A session that lives, unless its time is over.
+    /// A session, which is alive unless its time is over.
     Session(Session),
-    /// A session was ended here a moment ago.
+    /// A session with this id was ended recently.
     Tombstone(Tombstone),
 }
 
@@ -43,13 +42,13 @@ pub struct Tombstone {
     pub ended: UnixSeconds,
 }
 
-/// A number drawn at random for one write, kept in what it wrote. A writer whose answer was lost
-/// recognises by it whether the value it finds later is its own.
+/// A random number for one write, stored with the value. A writer whose answer was lost uses it to tell whether the
+/// value that it finds later is its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteId(u64);
 
 impl WriteId {
-    /// The id of these random bytes.
+    /// Makes an id of these random bytes.
     #[must_use]
     pub const fn from_random(bytes: [u8; 8]) -> Self {
         Self(u64::from_le_bytes(bytes))
@@ -58,7 +57,7 @@ impl WriteId {
 
 /// One session.
 ///
-/// `Debug` leaves out the data and who is logged in: neither has a place in a log.
+/// `Debug` omits the data and who is logged in: neither belongs in a log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session {
     version: Version,
@@ -77,7 +76,7 @@ pub struct Session {
 struct Login {
     principal: Principal,
     auth_time: UnixSeconds,
-    /// `None` until the session is enlisted in the subject's record.
+    /// `None` until the session is enlisted in its subject's record.
     epoch: Option<Epoch>,
 }
 
@@ -93,7 +92,7 @@ pub struct Timeouts {
 /// What a new session starts with.
 #[derive(Clone)]
 pub struct NewSession {
-    /// The data, taken as it is.
+    /// The data.
     pub data: Object,
     /// The timeouts, fixed for the session's life.
     pub timeouts: Timeouts,
@@ -103,67 +102,68 @@ pub struct NewSession {
     pub realm: Option<Realm>,
     /// See [`Session::upstream_cookie`].
     pub upstream_cookie: Option<String>,
-    /// Whether it begins with a rotation: then no other token joins it ([`Session::may_merge`]).
+    /// Whether it begins with a rotation. Then no other token's write joins it ([`Session::may_merge`]).
     pub rotation: Rotation,
 }
 
-/// One change of a session: everything in it takes effect together, or nothing does.
+/// One change of a session. Either all of it takes effect or none of it.
 #[derive(Clone, Default)]
 pub struct Change {
     /// Merge patches on the data, in order.
     pub patches: Vec<Object>,
-    /// Whether older tokens end, the latest of them after the grace. [`Rotation::Authenticated`] also sets
+    /// Whether older tokens end, the most recent of them only after the grace. [`Rotation::Authenticated`] also sets
     /// [`Session::auth_time`].
     pub rotation: Rotation,
     /// How long the grace of a rotation is.
     pub grace: Seconds,
     /// The version of the token that the change is made with, if it is made with one.
     pub seen: Option<Version>,
-    /// Whether it is a creation that joins a session of another request, which may be another client's: if it rotates,
-    /// the grace spares no token.
+    /// Whether it is a creation that joins the session of another request, which may be another client's. If it then
+    /// rotates, the grace covers no token.
     pub joins: bool,
     /// The data key that holds the subject.
     pub subject_key: String,
-    /// The realm of the subject, if this change says anew who that is.
+    /// The realm of the subject, if this change sets the subject.
     pub realm: Option<Realm>,
     /// Replaces [`Session::upstream_cookie`] if given.
     pub upstream_cookie: Option<String>,
 }
 
-/// The circumstances of one write.
+/// The circumstances of a write.
 #[derive(Clone, Copy, Debug)]
 pub struct Write {
     /// The time of the write.
     pub now: UnixSeconds,
-    /// Marks what is written.
+    /// Identifies the write.
     pub id: WriteId,
     /// The most bytes of data that a session may hold, as ASCII JSON.
     pub max_data_bytes: usize,
 }
 
-/// A write asks for a session that must not be.
+/// A write asks for a session that is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeError {
     /// The data would take `bytes` bytes as ASCII JSON.
     DataTooLarge {
-        /// What it would take.
+        /// The bytes that it would take.
         bytes: usize,
-        /// What is allowed.
+        /// The bytes that are allowed.
         limit: usize,
     },
-    /// The token that the change is made with does not open the session any more, or only the grace of a rotation
-    /// spares it and the change is a rotation itself.
+    /// The token that the change is made with no longer opens the session, or it is valid only by the grace of a
+    /// rotation and the change itself is a rotation.
     TokenEnded,
     /// The subject is longer than [`MAX_SUBJECT_BYTES`].
     SubjectTooLong,
-    /// The subject is something that others may write differently, or that stands for more than one text.
+    /// The subject has more than one spelling, or stands for more than one text.
     SubjectAmbiguous(&'static str),
     /// The stored data can't be read, so there is nothing to merge into.
     Stored(DecodeError),
 }
 
 impl Session {
-    /// A session at [`Version::FIRST`]; at the next, with no older token good, if it begins with a rotation.
+    /// Creates a session at [`Version::FIRST`]. If it begins with a rotation, it is at the next version, and no older
+    /// token is good.
     pub fn create(new: NewSession, write: Write) -> Result<Self, ChangeError> {
         let subject = subject_of(&new.data, &new.subject_key)?;
         let version = if new.rotation > Rotation::None { Version::FIRST.next() } else { Version::FIRST };
@@ -186,12 +186,13 @@ impl Session {
 
     /// The session after `change`, one version up.
     ///
-    /// A login keeps its realm until another one: giving a realm to a site must not log all of its users out. A
-    /// change that writes the subject, or says that it was authenticated, is a login in the realm of the change.
+    /// A session keeps the realm of its login until the next login, because adding a realm to a site must not log all
+    /// of its users out. A change that writes the subject, or says that it was authenticated, is a login in the realm
+    /// of the change.
     ///
-    /// A change of the subject rotates by itself, and the grace spares no token: one from before a
-    /// login must never open the session after it (OWASP ASVS 5.0 7.2.4). Nor must a change that was
-    /// under way with such a token, so its standing is looked at again here.
+    /// A change of the subject always rotates, and the grace covers no token: a token from before a login must never
+    /// open the session after it (OWASP ASVS 5.0 7.2.4). Nor may a change that was under way with such a token, so its
+    /// standing is checked again here.
     pub fn change(&self, change: Change, write: Write) -> Result<Self, ChangeError> {
         let standing = change.seen.map_or(Standing::Good, |seen| self.standing(seen, change.grace, write.now));
         if !standing.is_open() {
@@ -244,24 +245,24 @@ impl Session {
         })
     }
 
-    /// The session, enlisted in its subject's record. Until then a session that has a subject is not good.
+    /// The session, bound to its subject's record. Before that, a session that has a subject is not good.
     #[must_use]
     pub fn enlisted_in(self, epoch: Epoch) -> Self {
         Self { login: self.login.map(|login| Login { epoch: Some(epoch), ..login }), ..self }
     }
 
-    /// Whether a creation under this session's id may become a change of it: no user has ever been
-    /// logged in, no token was ever rotated away, and it was created at most `within` ago, so it is a
-    /// race between the first writes of one visitor. Later it would be a replay; after a rotation, such
-    /// as that of a login or logout, it would let an older token in. A session that seems to be created
-    /// in the future, because the clock was set back, is not joined.
+    /// Whether a creation under this session's id may become a change of it: no user has ever been logged in, no
+    /// rotation has ever taken place, and it was created at most `within` ago. Then it is a race between the first
+    /// writes of one visitor. Later it would be a replay, and after a rotation, such as that of a login or logout, it
+    /// would let an older token in. A session that seems to have been created in the future, because the clock was set
+    /// back, is not joined.
     #[must_use]
     pub fn may_merge(&self, within: Seconds, now: UnixSeconds) -> bool {
         let is_young = now.since(self.created) <= within && self.created <= now.plus(CLOCK_TOLERANCE);
         self.login.is_none() && self.min_version == Version::FIRST && is_young
     }
 
-    /// How long the session lives if it is used now and then no more; `None` when its time is over.
+    /// How long the session lives if it is used now and never again; `None` if its time is over.
     #[must_use]
     pub fn lifetime_left(&self, now: UnixSeconds) -> Option<Seconds> {
         let left = self.timeouts.idle.min(self.end().since(now));
@@ -274,9 +275,9 @@ impl Session {
         self.created.plus(self.timeouts.absolute)
     }
 
-    /// The lifetime that a use now gives the session, if that is worth a write to the store, where it has
-    /// `remaining` left: the last extension is at least `touch_after` old. It needs no field in the
-    /// record, because every extension sets the remaining time to what this function would.
+    /// The lifetime that a use now gives the session, if that is worth a write to the store, where it has `remaining`
+    /// left: if the last extension is at least `touch_after` old. This needs no field in the record, because every
+    /// extension sets the remaining time to the value that this function returns.
     #[must_use]
     pub fn extension(&self, remaining: Seconds, touch_after: Seconds, now: UnixSeconds) -> Option<Seconds> {
         let lifetime = self.lifetime_left(now)?;
@@ -290,13 +291,13 @@ impl Session {
         self.version
     }
 
-    /// Tokens of an older version are refused, but for the [`grace`](Self::grace).
+    /// Tokens of an older version are refused unless the [`grace`](Self::grace) covers them.
     #[must_use]
     pub const fn min_version(&self) -> Version {
         self.min_version
     }
 
-    /// The grace of the last rotation, over or not.
+    /// The grace of the last rotation, whether over or not.
     #[must_use]
     pub const fn grace(&self) -> Option<Grace> {
         self.grace
@@ -332,7 +333,7 @@ impl Session {
         self.login.as_ref().map(|login| &login.principal)
     }
 
-    /// When the subject last proved who they are: at the login, or since (`authenticated`).
+    /// When the user last proved their identity, at the login or later (`authenticated`).
     #[must_use]
     pub fn auth_time(&self) -> Option<UnixSeconds> {
         self.login.as_ref().map(|login| login.auth_time)
@@ -350,7 +351,7 @@ impl Session {
         self.upstream_cookie.as_deref()
     }
 
-    /// Which write made the session what it is.
+    /// The last write to the session.
     #[must_use]
     pub const fn write(&self) -> WriteId {
         self.write
@@ -371,8 +372,8 @@ impl Session {
 
 /// Who is logged in: a non-empty string or a whole number under `key`, digit by digit. Anything else is no subject.
 ///
-/// `1` and `1.0` are one number, and must not be two subjects; `a\ud83d` and `a\ud83e` are two texts, and must not be
-/// one.
+/// `1` and `1.0` are the same number and must not be two subjects; `a\ud83d` and `a\ud83e` are two texts and must not
+/// be one subject.
 fn subject_of(data: &Object, key: &str) -> Result<Option<String>, ChangeError> {
     let subject = match data.get(key) {
         Some(Value::String(name)) if name.contains(char::REPLACEMENT_CHARACTER) => {

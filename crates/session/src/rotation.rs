@@ -1,13 +1,13 @@
 //! Rotation: which tokens of a session are still good.
 //!
-//! A session has a `min_version`; rotation raises it, and older tokens end. Those in use right before it get a grace,
-//! so that requests in flight survive. The filter asks when a request comes, the gateway again when a write is
-//! committed: a login in between must not let the write's client in.
+//! A session has a `min_version`; a rotation raises it, and older tokens end. The tokens in use right before it get a
+//! grace, so that requests in flight succeed. The filter checks when a request arrives, and the gateway checks again
+//! when a write is committed: after a login in between, the write's client must not get in.
 
 use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::version::Version;
 
-/// Whether a change ends the older tokens of its session. The greater wins where several are asked for.
+/// Whether a change ends the older tokens of its session. If several are asked for, the greatest applies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rotation {
     /// No, unless it changes the subject.
@@ -15,20 +15,20 @@ pub enum Rotation {
     None,
     /// Yes, because the caller asks for it.
     Asked,
-    /// Yes, because the subject has just proved again who they are (OWASP ASVS 5.0 7.2.4, 7.5.1).
+    /// Yes, because the user has just proved their identity again (OWASP ASVS 5.0 7.2.4, 7.5.1).
     Authenticated,
 }
 
-/// How long a rotation spares the tokens in use right before it.
+/// How long the tokens in use right before a rotation stay valid after it.
 ///
-/// Only the generation directly before: otherwise the grace of a second rotation would open the session
-/// again for tokens that a login had ended for good. After a change of the subject it spares none,
-/// and only tells that an older token may be late rather than stale.
+/// It covers only the tokens since the previous rotation. Otherwise the grace of a second rotation would reopen the
+/// session for tokens that a login had ended for good. After a change of the subject it covers none, and only says that
+/// an older token may be late rather than stale.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grace {
     /// The oldest version that the grace covers.
     pub from: Version,
-    /// From then on only the session's own `min_version` counts.
+    /// The end of the grace: from then on, only the session's `min_version` counts.
     pub until: UnixSeconds,
 }
 
@@ -37,7 +37,7 @@ pub struct Grace {
 pub enum Standing {
     /// No rotation since it was issued.
     Good,
-    /// Ended by a rotation, but spared by its grace.
+    /// Ended by a rotation, but covered by its grace.
     Spared,
     /// Ended by a rotation a moment ago: its client may have a newer one already.
     Late,
@@ -46,8 +46,8 @@ pub enum Standing {
 }
 
 impl Standing {
-    /// The standing of a token of this version. No grace is longer than `longest`: one that ends later than that
-    /// from now, by more than clocks may differ, was given by a clock that has been set back since, and is over.
+    /// The standing of a token of this version. No grace is longer than `longest`. If one ends later than that from
+    /// now, by more than clocks may differ, it was set by a clock that has since been set back, and it is over.
     #[must_use]
     pub fn of(token: Version, min_version: Version, grace: Option<Grace>, longest: Seconds, now: UnixSeconds) -> Self {
         let latest = now.plus(longest).plus(CLOCK_TOLERANCE);

@@ -1,12 +1,13 @@
 //! The subject record: which sessions of a subject are good.
 //!
 //! A session that belongs to a subject lives only while its subject's record [admits](Subject::admits) it. So one write
-//! to the record ends all of a subject's sessions, however many there are, and a record that the store lost ends them
-//! too: the gateway that creates it anew draws another [`Epoch`], and nothing that the old record had ended comes back.
+//! to the record ends all of a subject's sessions, however many there are. If the store loses a record, they end too:
+//! the gateway that creates a new record draws a different [`Epoch`], and nothing that the old record had ended comes
+//! back.
 //!
-//! A session enters with [`Subject::enlist`] before it is written itself; between the two the record may change, and
-//! the session then is written as one that is not good. All of a subject's sessions leave with [`Subject::revoke`], one
-//! with [`Subject::forget`].
+//! [`Subject::enlist`] adds a session before the session itself is written. If the record changes between the two, the
+//! session is no longer good when it is written. [`Subject::revoke`] removes all sessions of a subject,
+//! [`Subject::forget`] a single one.
 
 mod codec;
 
@@ -20,16 +21,16 @@ use crate::record::{Session, Stored};
 use crate::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 use crate::version::Version;
 
-/// How long a session may take from being enlisted to being written before it is held for one that never came.
+/// How long it may take until an enlisted session is written. After that, it counts as one that will never be written.
 const ENLISTING_TIME: Seconds = Seconds::new(60);
 
-/// What is kept for a subject.
+/// What is stored for a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     epoch: Epoch,
     /// A session of an earlier epoch that a revocation spared.
     spared: Option<(SessionId, Epoch)>,
-    /// When the last of the sessions ends, used or not; a little later, as clocks differ between machines.
+    /// When the last of the sessions ends, used or not, plus a little because clocks differ between machines.
     until: UnixSeconds,
     /// In the order in which they were enlisted.
     members: Vec<Member>,
@@ -53,11 +54,11 @@ pub struct Member {
 pub struct SessionLimit {
     /// The number, at most [`Subject::MAX_MEMBERS`].
     pub max: NonZeroUsize,
-    /// What happens to one more.
+    /// What happens to a further session.
     pub policy: LimitPolicy,
 }
 
-/// What a session more than allowed leads to.
+/// What happens to a session beyond the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitPolicy {
     /// The oldest ends.
@@ -71,8 +72,8 @@ pub enum LimitPolicy {
 pub struct SessionLimitError;
 
 impl Subject {
-    /// The most sessions that a record lists. A subject may have more, unless there is a limit; the oldest are then
-    /// left out of the list and nothing else.
+    /// The most sessions that a record lists. Without a limit, a subject may have more: the oldest are then missing
+    /// from the list, with no other effect.
     pub const MAX_MEMBERS: usize = 1000;
 
     /// A record without sessions.
@@ -81,7 +82,7 @@ impl Subject {
         Self { epoch, spared: None, until: UnixSeconds::new(0), members: Vec::new() }
     }
 
-    /// The epoch that sessions enlisted now get.
+    /// The epoch for sessions that are enlisted now.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {
         self.epoch
@@ -93,22 +94,22 @@ impl Subject {
         &self.members
     }
 
-    /// Whether a session that was enlisted in `epoch` is good. Where the number of sessions is `limited` it has to be
-    /// listed, too: leaving the list then is what ends it, in the same write that lets another in.
+    /// Whether a session that was enlisted in `epoch` is good. If the number of sessions is `limited`, it must also be
+    /// listed: leaving the list is then what ends it, in the same write that adds another one.
     #[must_use]
     pub fn admits(&self, id: SessionId, epoch: Epoch, limited: bool) -> bool {
         let is_current = epoch == self.epoch || self.spared == Some((id, epoch));
         is_current && (!limited || self.members.iter().any(|member| member.id == id))
     }
 
-    /// Whether one more session needs none to be forgotten, ended or refused.
+    /// Whether there is room for one more session.
     #[must_use]
     pub fn has_room_for(&self, id: SessionId, limit: Option<SessionLimit>) -> bool {
         let others = self.members.iter().filter(|member| member.id != id).count();
         limit.is_none_or(|limit| others < limit.max.get())
     }
 
-    /// Takes a session in, and returns those that have to end for it.
+    /// Adds a session, and returns those that have to end in exchange.
     pub fn enlist(&mut self, member: Member, limit: Option<SessionLimit>) -> Result<Vec<Member>, SessionLimitError> {
         self.members.retain(|other| other.until.plus(CLOCK_TOLERANCE) > member.since);
         let refuses = limit.is_some_and(|limit| limit.policy == LimitPolicy::Refuse);
@@ -124,18 +125,18 @@ impl Subject {
         Ok(if limit.is_some() { left_out } else { Vec::new() })
     }
 
-    /// Takes these entries off the list. One that was enlisted again since is another entry.
+    /// Removes these entries from the list. A session that has since been enlisted again has a different entry.
     pub fn forget(&mut self, gone: &[Member]) {
         self.members.retain(|member| !gone.contains(member));
     }
 
-    /// Takes a session off the list that left its subject at `version`.
+    /// Removes a session that left its subject at `version`.
     pub fn forget_before(&mut self, id: SessionId, version: Version) {
         self.members.retain(|member| member.id != id || member.version >= version);
     }
 
-    /// Ends every session but the one `except`, if that is good now: it is named by its id and epoch. `epoch` is drawn
-    /// at random; that it differs from the present one is seen to here.
+    /// Ends every session except `except`, given by its id and epoch, which is spared if it is good now. `epoch` is
+    /// random; this function makes sure that it differs from the current one.
     #[must_use]
     pub fn revoke(&self, epoch: Epoch, except: Option<(SessionId, Epoch)>) -> Self {
         let spared = except.filter(|(id, epoch)| self.admits(*id, *epoch, false));
@@ -148,14 +149,14 @@ impl Subject {
         Self { epoch, spared, until: self.until, members: self.members.iter().filter(stays).copied().collect() }
     }
 
-    /// How long a store has to keep the record.
+    /// How long the store has to keep the record.
     #[must_use]
     pub fn lifetime_left(&self, now: UnixSeconds) -> Seconds {
         self.until.since(now).max(Seconds::new(1))
     }
 
-    /// Whether the list may forget `member`, under whose id a store has `found` this: it is not a session of the
-    /// subject any more, and it is not one that is just about to be written.
+    /// Whether `member` may be removed from the list, given what a store has `found` under its id: it is no longer a
+    /// session of the subject, and it is not about to be written either.
     #[must_use]
     pub fn is_stale(&self, member: Member, principal: &Principal, found: Option<&Stored>, now: UnixSeconds) -> bool {
         let overdue = now.since(member.since) > ENLISTING_TIME;
@@ -168,7 +169,7 @@ impl Subject {
         }
     }
 
-    /// Whether this is a good session of the `principal` that the record belongs to, list or no list.
+    /// Whether this is a good session of the `principal` that the record belongs to, listed or not.
     #[must_use]
     pub fn is_session_of(&self, principal: &Principal, id: SessionId, session: &Session, now: UnixSeconds) -> bool {
         let admitted = session.epoch().is_some_and(|epoch| self.admits(id, epoch, false));

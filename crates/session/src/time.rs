@@ -1,17 +1,17 @@
-//! Whole seconds since 1970, handed in by the caller, who has a clock.
+//! Whole seconds since 1970. The caller has a clock and passes the time in.
 
 use core::fmt;
 use core::str::FromStr;
 
-/// How far the clocks of Envoys and gateways may be apart.
+/// How much the clocks of Envoys and gateways may differ.
 pub const CLOCK_TOLERANCE: Seconds = Seconds::new(60);
 
-/// A moment, in whole seconds since the Unix epoch.
+/// A point in time, in whole seconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixSeconds(u64);
 
 impl UnixSeconds {
-    /// The moment this many seconds after the epoch.
+    /// The time this many seconds after the epoch.
     #[must_use]
     pub const fn new(seconds: u64) -> Self {
         Self(seconds)
@@ -23,13 +23,13 @@ impl UnixSeconds {
         self.0
     }
 
-    /// The moment `duration` later; the end of time if that overflows.
+    /// The time `duration` later, or the last representable one if that overflows.
     #[must_use]
     pub const fn plus(self, duration: Seconds) -> Self {
         Self(self.0.saturating_add(duration.0))
     }
 
-    /// How long ago `earlier` was; zero if it is still to come (clocks differ between machines).
+    /// How long ago `earlier` was; zero if it is in the future (clocks differ between machines).
     #[must_use]
     pub const fn since(self, earlier: Self) -> Seconds {
         Seconds(self.0.saturating_sub(earlier.0))
@@ -50,12 +50,12 @@ impl FromStr for UnixSeconds {
     }
 }
 
-/// A length of time in whole seconds: what stores and cookies count lifetimes in.
+/// A duration in whole seconds, the unit in which stores and cookies count lifetimes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Seconds(u64);
 
 impl Seconds {
-    /// No time at all.
+    /// Zero seconds.
     pub const ZERO: Self = Self(0);
 
     /// This many seconds.

@@ -5,15 +5,15 @@ use core::str::FromStr;
 
 /// The number of committed changes of a session.
 ///
-/// A token carries the version that its client has seen, which is how any Envoy tells a copy that
-/// misses the client's own write, and how rotation ends old tokens.
+/// A token carries the version that its client has seen. By it, any Envoy recognizes a copy that lacks the client's own
+/// write, and a rotation ends old tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u32);
 
 impl Version {
-    /// Never stored: no lookup is needed to know that there is nothing to find.
+    /// Never stored: there is nothing to find, so no lookup is needed.
     pub const UNSTORED: Self = Self(0);
-    /// What a session has when it is first stored.
+    /// The version of a session when it is first stored.
     pub const FIRST: Self = Self(1);
 
     /// The version of this number.
@@ -28,8 +28,8 @@ impl Version {
         self.0
     }
 
-    /// The version after one more change. It stays at the maximum once there: at a write a
-    /// second that is 136 years away, and a wrap to 0 would make a stored session an unstored one.
+    /// The version after one more change. It stays at the maximum once it is reached. At one write per second that
+    /// takes 136 years, and a wrap to 0 would turn a stored session into one that is not.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))

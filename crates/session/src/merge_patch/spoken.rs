@@ -2,7 +2,7 @@
 
 use super::{Object, parse_object};
 
-/// A patch as it was understood.
+/// A patch as it was read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spoken {
     /// The patch.
@@ -12,7 +12,7 @@ pub struct Spoken {
     pub is_guessed: bool,
 }
 
-/// Parses the value of a patch header; `None` if it is nothing that stands for an object.
+/// Parses the value of a patch header; `None` if it can't be read as an object.
 ///
 /// - Bytes that are not UTF-8 are Latin-1, as Node.js and Tomcat write headers.
 /// - `[]` is an empty patch: PHP has no other empty object.
@@ -35,7 +35,7 @@ pub fn parse_spoken(value: &[u8]) -> Option<Spoken> {
 }
 
 /// The JSON with `\\ufffd` for each escaped surrogate that has no other half (RFC 8259 section 8.2); `None` if there
-/// are none. Backslashes stand in strings only, so it is enough to look for them.
+/// are none. Backslashes occur only in strings, so it is enough to look for them.
 pub(super) fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
     let mut whole = Vec::with_capacity(json.len());
     let mut is_changed = false;
@@ -60,10 +60,10 @@ pub(super) fn without_lone_surrogates(json: &[u8]) -> Option<Vec<u8>> {
     is_changed.then_some(whole)
 }
 
-/// What `serde_json` takes an object with only this key for, so that numbers keep their digits: a number.
+/// `serde_json` reads an object with only this key as a number, so that numbers keep their digits.
 const NUMBER: &[u8] = b"$serde_json::private::Number";
 
-/// Whether an object in this JSON could be taken for a number. No application means that, so it is not JSON to us.
+/// Whether an object in this JSON could be read as a number. No application means that, so such JSON is refused.
 pub(super) fn may_pass_for_a_number(json: &[u8]) -> bool {
     let has = |text: &[u8], part: &[u8]| text.windows(part.len()).any(|window| window == part);
     let may_begin = json.contains(&b'$') || (json.contains(&b'\\') && has(json, b"\\u0024"));
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// Whatever the parser does to keep digits is nothing that a text can ask for.
+    /// No text can make use of the parser's way to keep digits.
     #[test]
     fn an_object_is_never_taken_for_a_number() {
         for key in
@@ -147,13 +147,13 @@ mod tests {
         assert!(!is_guessed(br#"{"a":"Jos\u00e9"}"#));
     }
 
-    /// JSON.stringify: every unit as it is escaped when it has to be.
+    /// JSON.stringify: every unit is escaped where JSON requires it.
     fn stringify(units: &[u16]) -> String {
         units.iter().flat_map(|unit| ["\\u".to_owned(), format!("{unit:04x}")]).collect()
     }
 
     proptest! {
-        /// Any UTF-16 text of any language arrives as the text with U+FFFD for what is no character.
+        /// Any UTF-16 text arrives as the same text, with U+FFFD for units that are not characters.
         #[test]
         fn any_utf16_text_is_read(units in proptest::collection::vec(
             prop_oneof![0xd7f0_u16..0xe010, any::<u16>(), Just(0x5c), Just(0x75)], 0..12,
@@ -163,8 +163,8 @@ mod tests {
             prop_assert_eq!(read(json.as_bytes()), Some(json!({ "a": text })));
         }
 
-        /// Any text that Latin-1 can write arrives whole, unless its bytes happen to be UTF-8; then it is said to be a
-        /// guess.
+        /// Any text that Latin-1 can encode arrives unchanged, unless its bytes happen to be UTF-8; then it is marked
+        /// as a guess.
         #[test]
         fn any_latin_1_text_is_read(bytes in proptest::collection::vec(0xa0_u8.., 0..12)) {
             let text: String = bytes.iter().copied().map(char::from).collect();

@@ -1,15 +1,14 @@
 //! The bytes of a [`Stored`] value.
 //!
-//! Two bytes say what it is and in which format, then comes one line of JSON; a session's data
-//! follows it as it is:
+//! Two bytes give the kind and the format. One line of JSON follows, and after it a session's data, unchanged:
 //!
 //! ```text
 //! S1{"v":3,"m":1,"c":1700000000,"i":1800,"a":43200,"s":"alice","l":1700000000,"e":7,"w":9,"n":16}
 //! {"user":"alice"}
 //! ```
 //!
-//! Keys a format doesn't know are refused rather than dropped: in a rolling upgrade an older gateway must
-//! not write back a record of which it understood half. A later format takes another number.
+//! Keys a format doesn't know are refused rather than dropped: in a rolling upgrade, an older gateway must not write
+//! back a record that it understands only in part. A later format has a different number.
 
 use core::fmt;
 use std::borrow::Cow;
@@ -28,7 +27,7 @@ const TOMBSTONE: &[u8; 2] = b"T1";
 /// The bytes are not a stored value, at least not one of a format that this version knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodeError {
-    /// Of another kind or format: a newer gateway wrote it, or something else did.
+    /// The kind or format is unknown: a newer gateway wrote it, or something else did.
     Format,
     /// The line after the format is damaged or contradicts itself.
     Head,

@@ -1,7 +1,7 @@
-//! A session's data as it is stored and answered: one JSON object, in ASCII.
+//! A session's data as it is stored and sent: one JSON object in ASCII.
 //!
-//! ASCII because it travels in HTTP headers upstream. It is written that way once, when it
-//! changes, so that a read only copies it.
+//! It is ASCII because HTTP headers carry it upstream. It is encoded once, when it changes, so that a read only copies
+//! it.
 
 use core::fmt;
 use std::io;
@@ -17,7 +17,7 @@ use crate::merge_patch::{self, Object};
 pub struct Data(String);
 
 impl Data {
-    /// Writes the object, compact, with `\uXXXX` for whatever is not ASCII.
+    /// Writes the object, compact, with `\uXXXX` for characters outside ASCII.
     #[must_use]
     pub fn from_object(object: &Object) -> Self {
         let mut text = Vec::with_capacity(128);
@@ -28,8 +28,8 @@ impl Data {
         Self(written.and_then(|()| String::from_utf8(text).ok()).unwrap_or_else(|| "{}".to_owned()))
     }
 
-    /// Takes text that [`from_object`](Self::from_object) wrote. Only its ends and its alphabet are looked at: a
-    /// read on the hot path does not parse what it passes on.
+    /// Takes text that [`from_object`](Self::from_object) wrote. Only its ends and its characters are checked: a read
+    /// on the hot path does not parse what it passes on.
     pub(super) fn from_stored(text: &[u8]) -> Result<Self, DecodeError> {
         let framed = text.starts_with(b"{") && text.ends_with(b"}") && text.is_ascii();
         let text = core::str::from_utf8(text).ok().filter(|_| framed);
@@ -42,7 +42,7 @@ impl Data {
         &self.0
     }
 
-    /// The text, to give away.
+    /// The owned text.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
@@ -60,8 +60,8 @@ impl fmt::Debug for Data {
     }
 }
 
-/// Whether a header may hold it: ASCII, and not DEL, which JSON allows as it is and HTTP does not
-/// (RFC 9110 section 5.5). The control characters below it JSON escapes itself.
+/// Whether a header may hold it: ASCII except DEL, which JSON allows unescaped but HTTP does not (RFC 9110 section
+/// 5.5). JSON itself escapes the other control characters.
 const fn is_plain(character: char) -> bool {
     character.is_ascii() && character != '\u{7f}'
 }

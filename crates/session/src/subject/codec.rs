@@ -1,7 +1,7 @@
 //! The bytes of a [`Subject`].
 //!
-//! The kind and format, one line of JSON, and a line for each session: its id, the version at which it was enlisted,
-//! when that was, and when it ends at the latest.
+//! The kind and the format, one line of JSON, and a line for each session: its id, the version at which it was
+//! enlisted, the time of that, and the latest time at which it ends.
 //!
 //! ```text
 //! U1{"e":1122334455667788,"u":1700043260}
@@ -17,7 +17,7 @@ use crate::time::UnixSeconds;
 use crate::version::Version;
 
 const KIND: &[u8] = b"U1";
-/// An id, three numbers, and what separates them.
+/// An id, three numbers, and the separators.
 const TYPICAL_LINE_BYTES: usize = 60;
 
 #[derive(Serialize, Deserialize)]
@@ -60,8 +60,8 @@ impl Subject {
         Ok(subject)
     }
 
-    /// [`admits`](Self::admits) of stored bytes, for the hot path: the list is looked through only if it matters, and
-    /// not parsed.
+    /// Like [`admits`](Self::admits), but on stored bytes, for the hot path: the list is searched only if it matters,
+    /// and never parsed.
     pub fn stored_admits(bytes: &[u8], id: SessionId, epoch: Epoch, limited: bool) -> Result<bool, DecodeError> {
         let (subject, lines) = Self::decode_head(bytes)?;
         let hex = id.to_hex();
