@@ -1,8 +1,8 @@
 //! What a token is bound to, besides its secret (`bind`).
 //!
-//! The values of some properties of the request go into the token's MAC. A token that turns up with
-//! others (another browser, another client certificate) does not verify: it opens nothing, and nothing has to be
-//! stored or looked up to know it.
+//! The values of some properties of the request are part of the token's MAC. A token that is presented with different
+//! values (from another browser, with another client certificate) does not verify. It opens nothing, and nothing has to
+//! be stored or looked up to find that out.
 
 use sha2::{Digest as _, Sha256};
 
@@ -14,8 +14,8 @@ impl Binding {
     /// Nothing is bound.
     pub const NONE: Self = Self(None);
 
-    /// The binding of these values, in the order of the configuration; a property that isn't there is `None`,
-    /// which is not the same as an empty one.
+    /// The binding of these values, in the order of the configuration. A missing property is `None`, which differs from
+    /// an empty one.
     #[must_use]
     pub fn of(values: &[Option<Vec<u8>>]) -> Self {
         if values.is_empty() {
@@ -23,7 +23,7 @@ impl Binding {
         }
         let mut digest = Sha256::new();
         for value in values {
-            // With its length, so that no two lists of values read the same.
+            // With its length, so that different lists of values are never encoded alike.
             let length = value.as_ref().map_or(u64::MAX, |value| value.len() as u64);
             digest.update(length.to_be_bytes());
             digest.update(value.as_deref().unwrap_or_default());
@@ -31,7 +31,7 @@ impl Binding {
         Self(Some(digest.finalize().into()))
     }
 
-    /// What goes into the MAC.
+    /// The bytes for the MAC.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.0.as_ref().map_or(&[], |digest| digest)
     }

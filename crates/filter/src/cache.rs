@@ -1,14 +1,13 @@
-//! Copies of sessions that a proxy keeps for a while.
+//! Copies of sessions that the proxy keeps for a while.
 //!
-//! The place is a fixed number of slots, because in Envoy's shared data nothing can ever be deleted. A session has one
-//! slot, by its id; another session in it is simply replaced. So memory is bounded by slots × (`max_data_bytes` +
-//! some), whatever clients send. The marks that a cookie was replaced have slots of their own.
+//! They are in a fixed number of slots, because keys in Envoy's shared data can never be deleted. A session's id
+//! determines its slot, and replaces any other session there. So memory is bounded by slots × (`max_data_bytes` +
+//! some), whatever clients send. The marks for replaced cookies have their own slots.
 //!
-//! Four rules keep a copy from being wrong longer than its time to live: it is used only for tokens that have
-//! seen no newer version and were issued before it was fetched (read-your-writes), a newer version is never replaced by
-//! an older one of the same session, the end of a session and a write whose answer was lost leave a mark that no copy
-//! from before it replaces, and what was fetched in the future, because the clock has been set back since, is worth
-//! nothing.
+//! Four rules keep a copy from being wrong for longer than its time to live. It is used only for tokens that have seen
+//! no newer version and were issued before it was fetched (read-your-writes). A newer version is never replaced by an
+//! older one of the same session. The end of a session, and a write whose answer was lost, leave a mark that no earlier
+//! copy replaces. A copy that was fetched in the future, because the clock has been set back since, is not used.
 
 use crate::config::Cache;
 use crate::found::{FoundSession, VisibleData};
@@ -21,7 +20,7 @@ use session::version::Version;
 /// when it ended.
 const END_MARK: Seconds = Seconds::new(60);
 
-/// How many slots there are for the marks of [`is_replaced`], beside those for sessions: copies must not push them out.
+/// The number of slots for the marks of [`is_replaced`], apart from those for sessions: copies must not push them out.
 const MARKS: u32 = 4096;
 
 const FORMAT: u8 = 4;
@@ -30,13 +29,13 @@ const FOUND: u8 = 0;
 const ENDED: u8 = 1;
 const REPLACED: u8 = 2;
 
-/// The slots, wherever they are.
+/// The slots, wherever they are stored.
 pub trait Slots {
-    /// What is in a slot; `None` if there never was anything.
+    /// The content of a slot; `None` if it was never written.
     fn read(&self, slot: u32) -> Option<Vec<u8>>;
 }
 
-/// What to put into which slot, if [`replaces`] agrees with what is there.
+/// What to write into which slot, if [`replaces`] allows it given what is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotWrite {
     /// The slot.
@@ -55,12 +54,12 @@ pub(crate) struct CacheEntry {
     pub(crate) state: CopyState,
 }
 
-/// What is known of a session.
+/// What is known about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CopyState {
-    /// It was found like this.
+    /// It was found in this state.
     Found(FoundSession),
-    /// It has ended, or what was known of it may be out of date: it has to be looked up.
+    /// It has ended, or what was known about it may be out of date: it has to be looked up.
     Ended,
     /// A client's cookie for it was replaced by one for another session: see [`is_replaced`].
     Replaced,
@@ -90,15 +89,15 @@ pub fn replaces(existing: &[u8], new: &[u8]) -> bool {
     match (existing.life, new.life) {
         (Life::Ended | Life::Replaced, Life::Found { .. }) => new.fetched > existing.fetched.plus(END_MARK),
         (_, Life::Ended | Life::Replaced) => true,
-        // A derived id may be used again: what was created later counts, whatever its version.
+        // A derived id may be used again: the session that was created later counts, whatever its version.
         (Life::Found { created, version }, Life::Found { created: new_created, version: new_version }) => {
             (new_created, new_version, new.fetched) >= (created, version, existing.fetched)
         }
     }
 }
 
-/// Whether a client's cookie for this session was replaced a moment ago, as far as this proxy knows. Answers that come
-/// later then leave the client's cookie alone: it may be a better one than they have. `began` is when the request came.
+/// Whether a client's cookie for this session was replaced recently, as far as this proxy knows. Later responses then
+/// leave the client's cookie alone, because it may be a better one than theirs. `began` is when the request arrived.
 pub(crate) fn is_replaced(
     slots: &impl Slots,
     id: SessionId,
@@ -108,13 +107,13 @@ pub(crate) fn is_replaced(
 ) -> bool {
     let entry = slots.read(mark(id, config)).and_then(|bytes| CacheEntry::decode(&bytes, config.layout));
     entry.is_some_and(|entry| {
-        // A request that comes after it may have been sent before it.
+        // A request that arrives after the mark may have been sent before it.
         let is_late = began <= entry.fetched || now.since(entry.fetched) < END_MARK;
         entry.id == id && entry.state == CopyState::Replaced && is_late && entry.fetched <= now
     })
 }
 
-/// What decides between two entries.
+/// What decides which of two entries stays.
 struct Head {
     id: SessionId,
     fetched: UnixSeconds,
@@ -144,7 +143,7 @@ impl Head {
 }
 
 impl SlotWrite {
-    /// Keeps a session as it was when the gateway was asked; `None` marks that it has ended, or may have.
+    /// Stores a session in its state when the gateway was asked; `None` marks that it has ended, or may have.
     pub(crate) fn new(id: SessionId, fetched: UnixSeconds, found: Option<&FoundSession>, config: &Cache) -> Self {
         let value = match found {
             Some(found) => encode_found(id, fetched, found, config.layout),
@@ -204,7 +203,8 @@ fn encode_found(id: SessionId, fetched: UnixSeconds, found: &FoundSession, layou
 }
 
 impl CacheEntry {
-    /// `None` for anything that was not written as a [`SlotWrite`], by another version of it, or in another layout.
+    /// `None` for anything that was not written as a [`SlotWrite`], or was written by another version or in another
+    /// layout.
     pub(crate) fn decode(bytes: &[u8], layout: u32) -> Option<Self> {
         let mut reader = CopyReader(bytes);
         let Head { id, fetched, life } = Head::read(&mut reader)?;
@@ -223,7 +223,7 @@ impl CacheEntry {
         let subject = reader.text().ok()?;
         let upstream_cookie = reader.text().ok()?;
         let count = reader.length()?;
-        // Not by the count: it is not to be trusted with an allocation.
+        // Not allocated by the count, which can't be trusted.
         let exposed = (0..count).map(|_| reader.text()).collect::<Result<Vec<_>, _>>().ok()?;
         let data = match reader.array()? {
             [1] => VisibleData::Whole(reader.0.to_vec()),
@@ -366,7 +366,7 @@ mod tests {
             prop_assert!(replaces(&bytes, &whole));
         }
 
-        /// Whatever is offered to a slot in whatever order: the newest version of the session created last stays.
+        /// Whatever is written to a slot, in any order: the newest version of the session created last stays.
         #[test]
         fn no_older_version_replaces_a_newer_one(entries in proptest::collection::vec(entry(), 1..20)) {
             let mut slot: Option<CacheEntry> = None;

@@ -1,4 +1,4 @@
-//! The filter's configuration: JSON in, a value that can't be wrong out, or an error that names the key.
+//! The filter's configuration: it takes JSON and returns a valid value or an error that names the key.
 //!
 //! [`Config::parse`] is called once per configuration, with the plugin's configuration and a way to read
 //! environment variables (in Envoy they come from `vm_config.environment_variables`). `docs/configuration.md`
@@ -28,12 +28,14 @@ use session::time::Seconds;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CreatePolicy {
-    /// A cookie on the first response, stored on the first write: an anonymous visitor costs the store nothing.
+    /// The cookie is set by the first response, and the session is stored on the first write: anonymous visitors do not
+    /// use the store.
     #[default]
     Lazy,
-    /// A cookie on the first response, stored on the first request: for upstreams that keep state under the id.
+    /// The cookie is set by the first response, and the session is stored on the first request: for upstreams that keep
+    /// state under the id.
     Eager,
-    /// Neither before the first write.
+    /// There is neither before the first write.
     OnWrite,
 }
 
@@ -52,7 +54,7 @@ pub enum OnStoreFailure {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnWriteFailure {
-    /// The client gets an error instead: nothing pretends to be saved.
+    /// The client gets an error instead, so that nothing seems to be saved.
     #[default]
     Fail,
     /// The client gets the response, with `x-session-error`.
@@ -64,7 +66,7 @@ pub enum OnWriteFailure {
 pub struct Gateway {
     /// The Envoy cluster.
     pub cluster: String,
-    /// How long one call may take; at least a millisecond, since Envoy takes 0 for no limit.
+    /// How long one call may take. It is at least a millisecond, because 0 means no limit to Envoy.
     pub timeout: Duration,
     /// The `authorization` header's value.
     pub authorization: String,
@@ -82,24 +84,24 @@ impl fmt::Debug for Gateway {
 /// The lifetimes of sessions.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// Without a request for this long a session ends.
+    /// A session ends this long after its last use.
     pub idle: Seconds,
-    /// This long after its creation a session ends.
+    /// A session ends this long after its creation.
     pub absolute: Seconds,
     /// How often, at most, a request extends the idle timeout.
     pub touch_after: Seconds,
-    /// How long the tokens from before a rotation stay good.
+    /// How long the tokens from before a rotation stay valid.
     pub rotation_grace: Seconds,
 }
 
 /// What upstreams get to see.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// Members of the data that are sent as headers of their own: (data key, header name).
+    /// Members of the data that are sent as separate headers: (data key, header name).
     pub expose: Vec<(String, String)>,
-    /// The upstreams' own session cookie, which is made to carry our id.
+    /// The upstreams' own session cookie, which then carries the session's id.
     pub cookie: Option<String>,
-    /// Whether they get `x-session-auth-time`.
+    /// Whether upstreams get `x-session-auth-time`.
     pub auth_time: bool,
     /// Data over this size is left out of `x-session-data`.
     pub max_data_bytes: usize,
@@ -112,14 +114,14 @@ pub struct Cache {
     pub ttl: Seconds,
     /// How much longer it is used while the store does not answer.
     pub stale_if_error: Seconds,
-    /// How many there are at most, for all workers together.
+    /// The maximum number of copies, for all workers together.
     pub slots: u32,
-    /// Stands for what a copy holds by position: copies outlive a change of the configuration, and configurations that
-    /// share their copies may differ in it.
+    /// A digest of what a copy stores by position. Copies outlive a change of the configuration, and configurations
+    /// that share their copies may differ in this.
     pub layout: u32,
 }
 
-/// A configuration that was checked.
+/// A checked configuration.
 #[derive(Debug)]
 pub struct Config {
     /// How the filter reaches the gateway.
@@ -138,7 +140,7 @@ pub struct Config {
     pub on_write_failure: OnWriteFailure,
     /// The data key that holds who is logged in.
     pub subject_key: String,
-    /// Whose subjects these are, where several sites share a gateway.
+    /// The realm of the subjects, if several sites share a gateway.
     pub realm: Option<Realm>,
     /// What upstreams get to see.
     pub upstream: Upstream,
@@ -148,7 +150,7 @@ pub struct Config {
     pub bind: Vec<Vec<String>>,
     /// What the requests of some paths get.
     pub rules: Rules,
-    /// The one thing here that changes: what upstreams do to their own cookie.
+    /// The only part that changes: how often upstreams renew their own cookie.
     pub(crate) renewals: RefCell<Renewals>,
 }
 
@@ -206,7 +208,7 @@ impl Config {
     }
 }
 
-/// Reads either form as JSON: one parser for both, since each is a tenth of the module.
+/// Reads either form as JSON. Both share one parser, because each parser is a tenth of the module.
 fn read(plugin_configuration: &[u8]) -> Result<raw::Config, ConfigError> {
     match protobuf_struct::parse(plugin_configuration).filter(|_| !plugin_configuration.is_empty()) {
         // The operator did not write this JSON, so a line and column would only confuse.
@@ -222,7 +224,7 @@ fn read_json(json: &[u8], reason: fn(&serde_json::Error) -> String) -> Result<ra
     Ok(raw)
 }
 
-/// An error of the JSON's shape. What serde says may quote the value, so not for secrets.
+/// An error in the JSON's structure. serde's message may quote the value, so this is not for secrets.
 fn shape_error(
     shape: &serde_path_to_error::Error<serde_json::Error>,
     reason: fn(&serde_json::Error) -> String,
@@ -235,7 +237,7 @@ fn shape_error(
     }
 }
 
-/// What serde says, without the line and column.
+/// serde's message, without the line and column.
 fn without_place(error: &serde_json::Error) -> String {
     let mut reason = error.to_string();
     if error.line() > 0

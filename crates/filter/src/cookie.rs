@@ -1,18 +1,17 @@
 //! The request's `Cookie` header: bytes in, bytes out.
 //!
-//! Servers disagree on what a cookie may contain, so nothing is decoded or normalised here: the lines
-//! are cut at `;`, the cookies that belong to us are taken out, and the rest goes on byte for byte.
+//! Servers disagree on what a cookie may contain, so nothing is decoded or normalized here: the lines are split at `;`,
+//! our cookies are removed, and the rest is passed on byte for byte.
 
 use crate::path;
 
-/// What the `Cookie` lines of one request held.
+/// What the `Cookie` lines of one request contained.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cookies<'a> {
     /// The values of our cookie, in order, without surrounding white space. More than one is
     /// possible: an attacker on a sibling domain can add some (RFC 6265 section 8.6).
     pub values: Vec<&'a [u8]>,
-    /// The lines without the cookies that were taken out; `None` if there were none, so that the
-    /// request's lines stay as they are.
+    /// The lines without the removed cookies; `None` if none were removed, so that the request's lines stay unchanged.
     pub remaining: Option<Vec<Vec<u8>>>,
 }
 
@@ -36,15 +35,15 @@ pub fn extract<'a>(lines: impl Iterator<Item = &'a [u8]> + Clone, name: &[u8], d
     Cookies { values, remaining }
 }
 
-/// What may be names of cookies inside of a pair: Python's `SimpleCookie` ends one at white space, and the grammar of
+/// Possible names of cookies inside a pair: Python's `SimpleCookie` ends a cookie at white space, and the grammar of
 /// RFC 2109 at a comma.
 fn inner_names(pair: &[u8]) -> impl Iterator<Item = &[u8]> {
     let pieces = pair.split(|byte| byte.is_ascii_whitespace() || matches!(byte, 0x0b | b',' | b'"'));
     pieces.map(|piece| split(piece).0)
 }
 
-/// Whether an upstream may take a cookie of this name for `own`. PHP turns spaces, `.` and `[` into `_`, takes what is
-/// before `[` for the name of a list, and decoded names before 8.0; others ignore case.
+/// Whether an upstream may take a cookie of this name for `own`. PHP turns spaces, `.` and `[` into `_`, reads the text
+/// before `[` as the name of a list, and before 8.0 decoded names. Others ignore case.
 fn is_spelling_of(name: &[u8], own: &[u8]) -> bool {
     let decoded = path::decode(name);
     let folded = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'_' };
@@ -52,7 +51,7 @@ fn is_spelling_of(name: &[u8], own: &[u8]) -> bool {
     let is_space = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0x0b;
     [name, &decoded].into_iter().any(|name| {
         let list = name.split(|byte| *byte == b'[').next().unwrap_or_default();
-        // What follows a zero byte is not a part of the name to what is written in C.
+        // Programs written in C end the name at a zero byte.
         let end = name.split(|byte| *byte == 0).next().unwrap_or_default();
         [name, list, end].into_iter().any(|name| {
             let start = name.iter().position(|byte| !is_space(byte)).unwrap_or(name.len());
@@ -71,7 +70,7 @@ fn without(line: &[u8], is_taken: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
         if is_taken(pair) {
             is_changed = true;
         } else if is_first {
-            // The space after the `;` before it belonged to the separator.
+            // The space after the preceding `;` belonged to the separator.
             kept.extend(if is_changed { pair.trim_ascii_start() } else { pair });
             is_first = false;
         } else {

@@ -5,8 +5,8 @@ use session::time::UnixSeconds;
 const MONTHS: [&[u8; 3]; 12] =
     [b"jan", b"feb", b"mar", b"apr", b"may", b"jun", b"jul", b"aug", b"sep", b"oct", b"nov", b"dec"];
 
-/// Whether a browser that gets this line drops the cookie. `Max-Age` counts before `Expires`, and of each the last one
-/// that can be read.
+/// Whether a browser that gets this line drops the cookie. `Max-Age` takes precedence over `Expires`, and for each of
+/// them the last readable one counts.
 pub(crate) fn is_deletion(line: &[u8], now: UnixSeconds) -> bool {
     let (mut max_age, mut expires) = (None, None);
     for attribute in line.split(|byte| *byte == b';').skip(1) {
@@ -69,7 +69,7 @@ const fn is_delimiter(byte: u8) -> bool {
     matches!(byte, 0x09 | 0x20..=0x2F | 0x3B..=0x40 | 0x5B..=0x60 | 0x7B..=0x7E)
 }
 
-/// A number of `min` to `max` digits at the beginning, and what follows it, which is no digit.
+/// A number of `min` to `max` digits at the beginning, and the rest, which does not begin with a digit.
 fn number(text: &[u8], min: usize, max: usize) -> Option<(i64, &[u8])> {
     let length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (digits, rest) = text.split_at_checked(length)?;
@@ -102,7 +102,7 @@ const fn days_in(month: i64, year: i64) -> i64 {
     }
 }
 
-/// Of the Gregorian calendar. Years are counted from March, so that the day that some have more comes last.
+/// In the Gregorian calendar. Years are counted from March, so that the leap day comes last.
 const fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month <= 2 { (year - 1, month + 9) } else { (year, month - 3) };
     let before_year = year * 365 + year / 4 - year / 100 + year / 400;

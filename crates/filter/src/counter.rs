@@ -2,7 +2,7 @@
 
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $variant:ident => $name:literal,)+) => {
-        /// One thing that happened, as an operator would want to count it.
+        /// An event that operators want to count.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
         pub enum Counter {
@@ -25,7 +25,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// A request without a session of its own yet.
+    /// A request that begins a new session.
     RequestNew => "requests.new",
     /// A request whose session is there.
     RequestActive => "requests.active",
@@ -73,7 +73,7 @@ counters! {
     WriteDestroyed => "writes.destroyed",
     /// A write that the store did not answer.
     WriteUnavailable => "writes_failed.unavailable",
-    /// An upstream's patch that is no JSON object, or a control that is none.
+    /// An upstream's patch that is not a JSON object, or an unknown control.
     WriteInvalid => "writes_failed.invalid",
     /// A write that would make the data too large.
     WriteTooLarge => "writes_failed.too_large",
@@ -81,11 +81,11 @@ counters! {
     WriteEnded => "writes_failed.ended",
     /// A write with a token that a rotation had ended meanwhile.
     WriteRotated => "writes_failed.rotated",
-    /// A login of a subject that has as many sessions as it may have.
+    /// A login of a subject that already has as many sessions as allowed.
     WriteTooMany => "writes_failed.too_many",
     /// A first write with a token that another client had already promoted.
     WriteRefused => "writes_failed.refused",
-    /// A renewal of an adopted cookie that was ignored, because its session had been renewed again and again.
+    /// An ignored renewal of an adopted cookie whose session had been renewed too often.
     AdoptionRenewedAgain => "adoption.renewed_again",
     /// A token given to a client.
     CookieIssued => "cookies.issued",
@@ -96,7 +96,7 @@ counters! {
 /// The histogram of how long callouts to the gateway take, in milliseconds.
 pub const CALLOUT_MS: &str = "session_mesh.callout_ms";
 
-/// A set of counters, each to be raised by one.
+/// A set of counters, each to be incremented by one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts(pub(crate) u64);
 
@@ -105,13 +105,13 @@ impl Counts {
         self.0 |= 1 << counter as u8;
     }
 
-    /// Whether this counter is to be raised.
+    /// Whether this counter is in the set.
     #[must_use]
     pub const fn contains(self, counter: Counter) -> bool {
         self.0 & (1 << counter as u8) != 0
     }
 
-    /// The counters to raise.
+    /// The counters in the set.
     pub fn iter(self) -> impl Iterator<Item = Counter> {
         let mut left = self.0;
         core::iter::from_fn(move || {

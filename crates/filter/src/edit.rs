@@ -36,7 +36,7 @@ pub(crate) fn replace_all(edits: &mut Vec<Edit>, name: &'static str, values: Vec
     edits.extend(values.map(|value| Edit::Add(name, value)));
 }
 
-/// An answer of the filter's own, instead of the upstream's.
+/// A response from the filter in place of the upstream's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalReply {
     /// HTTP status.
@@ -49,16 +49,16 @@ pub struct LocalReply {
     pub body: &'static str,
 }
 
-/// The gRPC statuses of local replies (<https://grpc.io/docs/guides/status-codes/>). Clients may try again only what is
-/// `Unavailable`, which is also what Envoy makes of a 502 by itself.
+/// The gRPC statuses of local replies (<https://grpc.io/docs/guides/status-codes/>). Clients may retry only what is
+/// `Unavailable`, which is also what Envoy on its own makes of a 502.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum GrpcStatus {
     /// The subject has too many sessions.
     PermissionDenied = 7,
-    /// Something is broken that another try does not repair.
+    /// Something is broken that a retry does not repair.
     Internal = 13,
-    /// Another try may do.
+    /// A retry may succeed.
     Unavailable = 14,
     /// A login is needed.
     Unauthenticated = 16,

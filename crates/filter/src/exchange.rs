@@ -1,12 +1,12 @@
 //! One request and its response: events in, steps out.
 //!
-//! An [`Exchange`] is made for each HTTP stream. Its methods are called in the order of a stream:
+//! There is one [`Exchange`] for each HTTP stream. Its methods are called in the order of the stream's events:
 //! [`request`](Exchange::request) once, [`answer`](Exchange::answer) for each callout that a step asked for, and
-//! [`response`](Exchange::response) once. Nothing bad happens when they aren't: streams end early, local replies skip
-//! the request, answers come late. Each call returns the [`Step`] to take; [`take_effects`](Exchange::take_effects)
-//! then says what else to do. There is never more than one callout open, but for the touches of a session while the
-//! stream goes on, which nothing waits for: [`due_touch`](Exchange::due_touch), [`touched`](Exchange::touched). When
-//! the stream is over, [`end`](Exchange::end) says what is left to do.
+//! [`response`](Exchange::response) once. It tolerates any other order: streams end early, local replies skip the
+//! request, answers arrive late. Each call returns the [`Step`] to take, and [`take_effects`](Exchange::take_effects)
+//! then returns what else to do. At most one callout is open at a time, apart from the touches that keep a session in
+//! use while its stream is open, for which nothing waits: [`due_touch`](Exchange::due_touch),
+//! [`touched`](Exchange::touched). When the stream is over, [`end`](Exchange::end) returns what is left to do.
 
 mod admission;
 mod caching;
@@ -63,7 +63,7 @@ pub struct Exchange {
 
 #[derive(Debug)]
 enum Phase {
-    /// No request was seen yet.
+    /// No request has been seen yet.
     Idle,
     /// The request is held until its session was looked up.
     LookingUp { incoming: Incoming, verified: Verified, stale: Option<FoundSession>, asked: UnixSeconds },
@@ -71,27 +71,27 @@ enum Phase {
     Off,
     /// The upstream has the request.
     Upstream(CurrentSession),
-    /// The upstream has the request, while its session is being stored; maybe it has answered already.
+    /// The upstream has the request while its session is being stored; it may have responded already.
     Creating { session: CurrentSession, held: Option<HeldResponse> },
-    /// The response is held until it is known whether its client's token is still good, so that it may be renewed.
+    /// The response is held until it is known whether the client's token is still good and may be re-issued.
     Renewing { session: CurrentSession, verified: Verified, held: HeldResponse, asked: UnixSeconds },
-    /// The response is held until what it asked for is committed.
-    /// If its answer gets lost, `again` is made.
+    /// The response is held until the change that it asked for is committed. If the answer gets lost, the callout
+    /// `again` is made.
     Committing { session: CurrentSession, held: HeldResponse, commit: Commit, again: Option<Callout> },
-    /// There is nothing left to decide.
+    /// Nothing is left to decide.
     Finished,
 }
 
 impl Exchange {
-    /// An exchange under this configuration.
+    /// Makes an exchange with this configuration.
     #[must_use]
     pub fn new(config: Rc<Config>) -> Self {
         Self { config, phase: Phase::Idle, effects: Effects::default(), in_use: None, trace: Trace::default() }
     }
 
-    /// The edits for a request that is held, or answered in place of the upstream. To be made before that, and before
-    /// the rest of the effects ([`take_effects`](Self::take_effects)): from then on an access log may be written at any
-    /// time.
+    /// The edits for a request that is held, or responded to in place of the upstream. They must be made before that,
+    /// and before the rest of the effects ([`take_effects`](Self::take_effects)), because an access log may be written
+    /// at any time after that.
     pub fn take_request_edits(&mut self) -> Vec<Edit> {
         mem::take(&mut self.effects.request)
     }
@@ -103,12 +103,12 @@ impl Exchange {
         &self.trace
     }
 
-    /// What there is to do since this was last asked, besides the steps.
+    /// What else there is to do, besides the steps, since the last call.
     pub fn take_effects(&mut self) -> Effects {
         mem::take(&mut self.effects)
     }
 
-    /// The request's headers have come: [`Step::Forward`], [`Step::LookUp`] or [`Step::Reply`].
+    /// The request's headers have arrived: [`Step::Forward`], [`Step::LookUp`] or [`Step::Reply`].
     pub fn request(&mut self, request: &Request<'_>, slots: &impl Slots) -> Step {
         if !matches!(self.phase, Phase::Idle) {
             return Step::Hold;
@@ -159,7 +159,7 @@ impl Exchange {
                         self.phase = Phase::Committing { session, held, commit, again: None };
                         Step::Call(callout)
                     }
-                    // Not if an answer was lost: then it may have been made.
+                    // Not if an answer was lost: then the change may have been made.
                     Some(_) if outcome == CallOutcome::Rotated && held.instructions.give_up_renewal() => {
                         self.write(session, held, slots, now)
                     }
@@ -177,8 +177,8 @@ impl Exchange {
         }
     }
 
-    /// The response's headers have come: [`Step::Deliver`], [`Step::Call`], [`Step::Hold`] or [`Step::Reply`].
-    /// The clock is read only if the time matters: in Envoy that is a hostcall, too.
+    /// The response's headers have arrived: [`Step::Deliver`], [`Step::Call`], [`Step::Hold`] or [`Step::Reply`]. The
+    /// clock is read only if the time matters, because in Envoy that is a hostcall, too.
     pub fn response(
         &mut self,
         headers: &impl ResponseHeaders,
@@ -195,7 +195,7 @@ impl Exchange {
                 let now = clock();
                 let may_get_a_cookie = session.cookie_if_unchanged(&self.config, now).is_some()
                     || session.renewable(&self.config, now).is_some();
-                // An answer in its place has some of its headers.
+                // A response that replaces this one has some of its headers.
                 let may_be_replaced = session.origin == Origin::NotStored;
                 let held = if says_something || may_get_a_cookie || may_be_replaced {
                     headers
@@ -217,14 +217,14 @@ impl Exchange {
                 let held = headers.read(|headers| HeldResponse::read(&self.config, headers, None, now));
                 Step::Deliver(held.into_edits(None, None))
             }
-            // A reply of Envoy's own, or of ours: there is no session to it.
+            // A local reply of Envoy's or ours: it has no session.
             _ => Step::Deliver(Vec::new()),
         }
     }
 
-    /// The stream is over: what to put into the cache. The answer to a write under way will reach no exchange, and the
-    /// write may be made all the same. So copies from before it are good no more, nor is what a lookup finds that was
-    /// under way beside it.
+    /// The stream is over: what to put into the cache. The answer to a write under way will not reach any exchange, but
+    /// the write may still be made. So copies from before it are no longer good, and neither is what a concurrent
+    /// lookup finds.
     pub fn end(mut self, clock: impl FnOnce() -> UnixSeconds) -> Option<SlotWrite> {
         let Phase::Committing { session, commit, .. } = &self.phase else { return None };
         let id = commit.id(session);

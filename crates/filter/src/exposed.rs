@@ -1,4 +1,4 @@
-//! Members of the data that upstreams get as headers of their own (`upstream.expose`).
+//! Members of the data that upstreams get as separate headers (`upstream.expose`).
 
 use std::borrow::Cow;
 
@@ -10,14 +10,14 @@ use crate::edit::Edit;
 use crate::upstream_api::is_spelling_of;
 use session::merge_patch::Object;
 
-/// Whether upstreams would take this header name for an exposed one.
+/// Whether upstreams could read this header name as an exposed one.
 pub(crate) fn is_exposed(config: &Config, name: &[u8]) -> bool {
     config.upstream.expose.iter().any(|(_, header)| is_spelling_of(name, header))
 }
 
-/// The header value of each exposed member, in the order of the configuration. Like the data as a whole, one that is
-/// larger than `max_data_bytes` is left out: no session must make requests too large for their upstream, or copies too
-/// large for the cache.
+/// The header value of each exposed member, in the order of the configuration. Like the data as a whole, a value larger
+/// than `max_data_bytes` is omitted: no session may make requests too large for their upstream, or copies too large for
+/// the cache.
 pub(crate) fn values(config: &Config, data: &Object) -> Vec<Option<String>> {
     let limit = config.upstream.max_data_bytes;
     config
@@ -28,7 +28,7 @@ pub(crate) fn values(config: &Config, data: &Object) -> Vec<Option<String>> {
         .collect()
 }
 
-/// One header for each exposed member that is there.
+/// One header for each exposed member that exists.
 pub(crate) fn edits(config: &Config, values: Vec<Option<String>>) -> impl Iterator<Item = Edit> {
     config
         .upstream
@@ -38,8 +38,8 @@ pub(crate) fn edits(config: &Config, values: Vec<Option<String>>) -> impl Iterat
         .filter_map(|((_, header), value)| Some(Edit::Set(Cow::Owned(header.clone()), value?.into_bytes())))
 }
 
-/// A text as it is if it is visible ASCII without `%`, otherwise percent-encoded; numbers and booleans as JSON
-/// writes them. Lists and objects have no spelling that headers agree on; `null` is nothing.
+/// A text is unchanged if it is visible ASCII without `%`, otherwise percent-encoded. Numbers and booleans are written
+/// as in JSON. There is no common way to write lists and objects in headers, and no header for `null`.
 fn header_value(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(percent_encode(text)),
@@ -49,7 +49,7 @@ fn header_value(value: &Value) -> Option<String> {
     }
 }
 
-/// What a header does not hold as it is: all but visible ASCII, and the `%` itself.
+/// The bytes to encode: all but visible ASCII, and `%` itself.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
 
 pub(crate) fn percent_encode(text: &str) -> String {

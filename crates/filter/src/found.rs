@@ -1,4 +1,4 @@
-//! A session as it was found: what the gateway answered, as far as requests need it.
+//! A session as it was found: the parts of the gateway's answer that requests need.
 
 use crate::config::Config;
 use crate::edit::{Headers, number, text, values};
@@ -14,7 +14,7 @@ use session::version::Version;
 pub struct FoundSession {
     /// How many changes it has had.
     pub version: Version,
-    /// Tokens of an older version are refused, but for the grace.
+    /// Tokens of an older version are refused unless the grace covers them.
     pub min_version: Version,
     /// The grace of its last rotation.
     pub grace: Option<Grace>,
@@ -24,7 +24,7 @@ pub struct FoundSession {
     pub expires: UnixSeconds,
     /// Who is logged in, percent-encoded.
     pub subject: Option<String>,
-    /// When they last proved who they are.
+    /// When they last proved their identity.
     pub auth_time: Option<UnixSeconds>,
     /// The id that upstreams keep their own state under, if it isn't the session's.
     pub upstream_cookie: Option<String>,
@@ -34,24 +34,24 @@ pub struct FoundSession {
     pub exposed: Vec<Option<String>>,
 }
 
-/// A session's data, as far as upstreams get it.
+/// The part of a session's data that upstreams get.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VisibleData {
     /// An ASCII JSON object, fit for a header.
     Whole(Vec<u8>),
-    /// It has this many bytes, which are too many for a header.
+    /// The data has this many bytes, which is too much for a header.
     Omitted(usize),
 }
 
 impl FoundSession {
-    /// After a change that was made with this token: whether the token was good by itself before it, and not only
-    /// spared by the grace of an earlier rotation. If the change was a rotation itself (it alone raises `min_version`
-    /// to its own version), then it was: the gateway lets no token rotate that is only spared.
+    /// After a change that was made with this token: whether the token was good on its own before the change, and not
+    /// only by the grace of an earlier rotation. If the change itself was a rotation (only a rotation raises
+    /// `min_version` to its own version), it was: the gateway lets no token rotate that is valid only by a grace.
     pub(crate) fn was_good(&self, token: Version) -> bool {
         self.min_version == self.version || token >= self.min_version
     }
 
-    /// Reads a gateway's answer; `None` if a header is missing or garbled, or if the data could not stand in a header.
+    /// Reads a gateway's answer; `None` if a header is missing or malformed, or if the data is not allowed in a header.
     pub(crate) fn read(config: &Config, headers: &Headers<'_>, body: &[u8]) -> Option<Self> {
         let is_object = body.first() == Some(&b'{') && body.last() == Some(&b'}');
         if !is_object || !body.iter().all(|byte| (b' '..=b'~').contains(byte)) {

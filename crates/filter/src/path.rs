@@ -1,29 +1,29 @@
-//! What upstreams may take a path for, so that a rule for a path can't be walked around.
+//! How upstreams may read a path, so that no spelling evades the rule for it.
 //!
-//! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Windows takes `\` for `/`. Tomcat drops
-//! `;parameters` before it decodes, others after it. For WSGI applications no one resolves `..`; a WHATWG URL parser
-//! undoes `%2e%2e` and nothing else, and takes what follows `//` for a host. So one `:path` may be several
-//! paths: `/account/..;/public` is `/public` to Tomcat, and below `/account/` to others. A rule has to hold whichever
-//! of them is behind it: [`Readings`] knows them all. They are only ever compared, never sent.
+//! Upstreams differ: some decode `%2f`, some decode twice, some ignore case, Windows reads `\` as `/`. Tomcat drops
+//! `;parameters` before it decodes, others after it. For WSGI applications, nothing resolves `..`. A WHATWG URL parser
+//! resolves `%2e%2e` and decodes nothing else, and reads what follows `//` as a host. So one `:path` may stand for
+//! several paths: `/account/..;/public` is `/public` for Tomcat, and below `/account/` for others. A rule has to apply
+//! whichever of them the upstream reads: [`Readings`] contains them all. They are only compared, never sent.
 
-/// What a request's `:path` may be to an upstream.
+/// The paths that upstreams may read from a request's `:path`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readings {
     /// One of these, each in one spelling: in ASCII lower case, without query, empty or dot segments. Each starts with
     /// `/`.
     Paths(Vec<Vec<u8>>),
-    /// What is left of one of these lists of segments after some were taken out: there is a `..` among them, and
-    /// upstreams differ in whether and when they let it take another segment along.
+    /// What remains of one of these lists of segments after some of them were removed: the path contains a `..`, and
+    /// upstreams differ in whether and when it removes another segment.
     Segments(Vec<Vec<Vec<u8>>>),
-    /// Too long, or too contrived, to be read in all the ways there are: any path.
+    /// Too long or too contrived to be read in every way: it may be any path.
     Any,
 }
 
-/// How often upstreams decode a path, at most.
+/// The maximum number of times that upstreams decode a path.
 const DECODINGS: usize = 2;
 /// The longest path that is read in more than one way, in bytes.
 const MAX_AMBIGUOUS: usize = 2048;
-/// The most spellings of one path that are looked at.
+/// The maximum number of spellings of one path that are considered.
 const MAX_SPELLINGS: usize = 64;
 
 impl Readings {
@@ -63,14 +63,14 @@ impl Readings {
     }
 }
 
-/// Whether the path starts with the prefix. The folder itself, written without its last `/`, does.
+/// Whether the path starts with the prefix. The folder itself, without its last `/`, counts too.
 #[must_use]
 pub fn is_below(path: &[u8], prefix: &[u8]) -> bool {
     path.starts_with(prefix) || prefix.strip_suffix(b"/").is_some_and(|folder| !folder.is_empty() && path == folder)
 }
 
-/// Whether the segments of the prefix are in the list in their order, so that a path below it is left when the others
-/// are taken out.
+/// Whether the list contains the segments of the prefix in their order, so that a path below it remains when others are
+/// removed.
 fn holds(list: &[Vec<u8>], prefix: &[u8]) -> bool {
     let is_folder = prefix.ends_with(b"/");
     let mut wanted = segments(prefix).peekable();
@@ -85,9 +85,9 @@ fn holds(list: &[Vec<u8>], prefix: &[u8]) -> bool {
     wanted.peek().is_none()
 }
 
-/// Everything that a path may have become on its way to where it is compared, with its `..` still in it: decoded up to
-/// twice, with parameters and what looks like a query dropped or not before and after each decoding. `None` if there
-/// are more spellings than a client sends in good faith.
+/// Every form that a path may take in an upstream, with its `..` unresolved: decoded up to twice, with parameters and
+/// what looks like a query either dropped or kept before and after each decoding. `None` if there are more spellings
+/// than a well-meaning client sends.
 fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut all = Vec::new();
     let mut level = vec![path.to_vec()];
@@ -95,14 +95,14 @@ fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
         let mut next = Vec::new();
         for spelling in level {
             let cut = before_query(&spelling).to_vec();
-            // What looks like a query may be in a segment that is taken out before an upstream looks.
+            // What looks like a query may be in a segment that is removed before an upstream looks for one.
             let trimmed = without(&spelling, b"?#", b"/\\");
             let variants = [cut, trimmed, spelling].into_iter().flat_map(|path| {
-                // To Tomcat a parameter goes on behind a backslash.
+                // For Tomcat, a parameter does not end at a backslash.
                 [without(&path, b";", b"/\\"), without(&path, b";", b"/"), path]
             });
             for variant in variants {
-                // The whole path comes first: for the prefix of a rule only that counts.
+                // The whole path comes first: for the prefix of a rule, only that matters.
                 add(&mut next, decode(&variant));
                 add(&mut all, variant.clone());
                 for path in behind_host(&variant).into_iter().flatten() {
@@ -120,8 +120,8 @@ fn spellings(path: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(all)
 }
 
-/// What is left of a path to a parser of URL references, which takes what follows two slashes for a host (RFC 3986
-/// section 4.2): WHATWG's ends it at `\`, too, others at `/` only.
+/// What remains of a path for a parser of URL references, which reads what follows two slashes as a host (RFC 3986
+/// section 4.2). WHATWG's parser also ends the host at `\`, others only at `/`.
 fn behind_host(path: &[u8]) -> Option<[&[u8]; 2]> {
     let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
     let start = path.iter().position(|byte| !is_separator(byte)).unwrap_or(path.len());
@@ -159,7 +159,7 @@ fn without(path: &[u8], marks: &[u8], ends: &[u8]) -> Vec<u8> {
     kept
 }
 
-/// The segments that mean something.
+/// The segments that are neither empty nor `.`.
 fn segments(path: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     path.split(|byte| matches!(byte, b'/' | b'\\')).filter(|segment| !matches!(*segment, b"" | b"."))
 }
@@ -178,7 +178,7 @@ fn fold(path: &[u8]) -> Vec<u8> {
     folded
 }
 
-/// Undoes percent-encoding once (RFC 3986 section 2.1); what isn't one stays.
+/// Decodes percent-encoding once (RFC 3986 section 2.1); anything else stays unchanged.
 pub(crate) fn decode(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;

@@ -1,23 +1,23 @@
 //! How often upstreams renew the ids of their own sessions (`upstream.cookie`).
 //!
-//! An upstream that takes no foreign ids, behind a balancer of several, answers each request with an id of its own.
-//! Each would be a rotation, a write and a new cookie, until parallel requests end each other's tokens. So a session
-//! whose id is renewed again and again keeps the one it has.
+//! If several upstreams behind a load balancer accept only their own ids, each response has a new id. Each renewal
+//! would be a rotation, a write and a new cookie, until parallel requests invalidate each other's tokens. So a session
+//! whose id is renewed too often keeps the one that it has.
 
 use core::fmt;
 
 use session::id::SessionId;
 use session::time::{Seconds, UnixSeconds};
 
-/// More sessions than this are seldom in a storm at once; two that share a slot make each other's renewals look new.
-/// They take some 40 KiB.
+/// Rarely are more sessions than this renewed too often at once. Two that share a slot make each other's renewals look
+/// new. The slots take about 40 KiB.
 const SLOTS: usize = 1024;
-/// Renewals count as one after the other if no more than this lies between them.
+/// Renewals count as consecutive if no more than this lies between them.
 const WINDOW: Seconds = Seconds::new(60);
-/// A login renews once or twice, and a session of an upstream that forgets it once.
+/// A login renews the id once or twice, and an upstream that has forgotten a session renews it once.
 const MAX_IN_A_ROW: u8 = 4;
 
-/// What is to be done with a renewal.
+/// What to do with a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Renewal {
     /// It is committed.
@@ -29,14 +29,14 @@ pub(crate) enum Renewal {
     },
 }
 
-/// The renewals of the sessions that were renewed last.
+/// The renewals of the most recently renewed sessions.
 #[derive(Clone, Default)]
 pub(crate) struct Renewals {
     slots: Vec<Option<Run>>,
     told: Option<UnixSeconds>,
 }
 
-/// Renewals of one session, each soon after the one before.
+/// Renewals of one session, each soon after the previous one.
 #[derive(Clone, Copy)]
 struct Run {
     id: SessionId,
@@ -57,7 +57,7 @@ impl Renewals {
         if count <= MAX_IN_A_ROW {
             return Renewal::Kept;
         }
-        // A clock that was set back does not silence it.
+        // A clock that was set back does not suppress the log line.
         let was_told = self.told.is_some_and(|told| told <= now && now.since(told) < WINDOW);
         if !was_told {
             self.told = Some(now);

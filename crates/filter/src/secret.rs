@@ -1,8 +1,7 @@
 //! Secrets and the keys derived from them.
 //!
-//! Operators configure secrets; nothing is ever signed with a secret itself. Each use has a key of its
-//! own, derived by HKDF (RFC 5869) from the secret and the cookie's name, so a token for one cookie is
-//! worthless in another.
+//! Operators configure secrets, but nothing is ever signed with a secret itself. Each use has its own key, which HKDF
+//! (RFC 5869) derives from the secret and the cookie's name, so a token for one cookie is worthless in another.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -28,7 +27,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Vec<u8>);
 
-/// Why a text is not a secret. Never says what the text was.
+/// Why a text is not a secret. Never contains the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretError {
     /// Neither standard nor URL-safe base64.
@@ -68,10 +67,10 @@ impl fmt::Debug for Secret {
 
 /// The keys derived from one secret for one cookie.
 ///
-/// Each holds its HMAC with the key already absorbed: a token costs two SHA-256 blocks less.
+/// Each stores its HMAC with the key already absorbed, which saves two SHA-256 blocks per token.
 #[derive(Clone)]
 pub(crate) struct Keys {
-    /// Which secret: a byte derived from it, so it stays the same wherever it stands in the list.
+    /// Which secret it is: a byte derived from the secret, so it does not depend on the position in the list.
     pub(crate) id: u8,
     mac: Hmac<Sha256>,
     promotion: Hmac<Sha256>,

@@ -1,7 +1,7 @@
-//! The `Set-Cookie` header, and the rules that a cookie's attributes must keep.
+//! The `Set-Cookie` header, and the rules for a cookie's attributes.
 //!
-//! Browsers drop a cookie that breaks a prefix rule without a word, and then every request is a
-//! new session. So the rules are enforced when the configuration is read.
+//! Browsers silently drop a cookie that breaks a prefix rule, and then every request begins a new session. So the rules
+//! are enforced when the configuration is read.
 
 use core::fmt;
 
@@ -9,7 +9,7 @@ use session::time::Seconds;
 
 /// The longest name: with a token it stays far under 4096 bytes (OWASP ASVS 5.0 3.3.5).
 const MAX_NAME_BYTES: usize = 256;
-/// Browsers cut cookies off at 400 days (RFC 6265bis section 5.5).
+/// Browsers limit cookies to 400 days (RFC 6265bis section 5.5).
 const MAX_MAX_AGE: Seconds = Seconds::new(400 * 24 * 60 * 60);
 
 /// `SameSite` (RFC 6265bis section 5.6.7).
@@ -47,7 +47,7 @@ pub struct Attributes {
 /// Which attribute breaks which rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CookieError {
-    /// The attribute, as the configuration calls it.
+    /// The attribute's name in the configuration.
     pub attribute: &'static str,
     /// What the attribute must be like.
     pub rule: &'static str,
@@ -61,7 +61,7 @@ impl fmt::Display for CookieError {
 
 impl core::error::Error for CookieError {}
 
-/// A cookie whose attributes keep the rules; writes its own `Set-Cookie`.
+/// A cookie whose attributes follow the rules. It writes its own `Set-Cookie`.
 #[derive(Clone, Debug)]
 pub struct SetCookie {
     name: String,
@@ -119,7 +119,7 @@ impl SetCookie {
         &self.name
     }
 
-    /// How long the browser keeps it, unless it is a cookie of the browser's session.
+    /// How long the browser keeps it; `None` if it ends with the browser's session.
     #[must_use]
     pub const fn max_age(&self) -> Option<Seconds> {
         self.max_age
@@ -137,16 +137,16 @@ impl SetCookie {
         !self.variants.is_empty()
     }
 
-    /// The `Set-Cookie` values that take away cookies of the same name which an older configuration may have left: one
-    /// without the domain, without the partition, with the path `/`. To be sent before [`issue`](Self::issue): a
-    /// browser that knows no partitions takes that variant for the cookie itself.
+    /// The `Set-Cookie` values that clear cookies of the same name that an older configuration may have left: without
+    /// the domain, without the partition, with the path `/`. They must be sent before [`issue`](Self::issue), because a
+    /// browser that does not support partitions treats the variant without one as the cookie itself.
     #[must_use]
     pub fn variants(&self) -> &[String] {
         &self.variants
     }
 
-    /// The `Set-Cookie` value that takes the cookie away: the same attributes, since a browser only
-    /// replaces a cookie of the same name, domain and path, and expired twice over for old ones.
+    /// The `Set-Cookie` value that clears the cookie. It has the same attributes, because a browser only replaces a
+    /// cookie of the same name, domain and path, and it expires in two ways, for the sake of old browsers.
     #[must_use]
     pub fn clear(&self) -> String {
         let attributes = match self.max_age {

@@ -4,9 +4,9 @@
 //! format(1) | key id(1) | session id(16) | version(4) | issued at(5) | MAC(16)     base64url, 58 characters
 //! ```
 //!
-//! Integers are big-endian. The MAC is HMAC-SHA-256 truncated to 128 bits (RFC 2104 section 5) over everything before
-//! it, and the values that the token is bound to. Base64url has no padding and only its canonical spelling is read, so
-//! a token has exactly one form and no bit of it can be changed.
+//! Integers are big-endian. The MAC is HMAC-SHA-256, truncated to 128 bits (RFC 2104 section 5), over everything before
+//! it and the values that the token is bound to. Base64url has no padding and only its canonical spelling is read, so a
+//! token has exactly one form and no bit of it can be changed.
 
 mod recent;
 
@@ -38,7 +38,7 @@ pub struct Token {
     pub issued_at: UnixSeconds,
 }
 
-/// A token whose MAC was right.
+/// A token whose MAC is right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// What it says.
@@ -47,22 +47,22 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Whether the first secret signed it. If not, the client should get a new one before
-    /// the operator takes the old secret away.
+    /// Whether the first secret signed it. If not, the client should get a new one before the operator removes the old
+    /// secret.
     #[must_use]
     pub const fn is_current(&self) -> bool {
         self.key_index == 0
     }
 }
 
-/// Why a cookie's value is no token.
+/// Why a cookie's value is not a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenError {
     /// Not the length, alphabet or format of a token: truncated, or something else of that name.
     Malformed,
-    /// Signed with no secret that is configured: forged, or older than a rotation of the secrets.
+    /// Signed with none of the configured secrets: forged, or older than a replacement of the secrets.
     UnknownKey,
-    /// The MAC does not fit: forged, damaged, made for another cookie, or bound to something else.
+    /// The MAC does not match: forged, damaged, made for another cookie, or bound to something else.
     BadMac,
 }
 
@@ -97,8 +97,8 @@ impl Keyring {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// Reads a cookie value. Costs one MAC at most, unless two secrets share a key id, and none if this token was
-    /// verified a moment ago.
+    /// Reads a cookie value. This costs at most one MAC, unless two secrets share a key id, and none if this token was
+    /// verified recently.
     pub fn verify(&self, value: &[u8], binding: &Binding) -> Result<Verified, TokenError> {
         let mut bytes = [0; BYTES];
         match URL_SAFE_NO_PAD.decode_slice(value, &mut bytes) {
@@ -118,7 +118,7 @@ impl Keyring {
                 reader.take::<5>().iter().fold(0, |seconds, byte| seconds << 8 | u64::from(*byte)),
             ),
         };
-        // The borrows are as short as their lines, so that they never fail.
+        // Each borrow ends with its line, so none ever fails.
         if let Some(key_index) = self.recent.try_borrow().ok().and_then(|recent| recent.key_index(&bytes, binding)) {
             return Ok(Verified { token, key_index });
         }

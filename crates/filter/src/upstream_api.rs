@@ -1,8 +1,7 @@
 //! The headers between the filter and upstreams.
 //!
-//! Requests carry the session; responses may change it. Clients can set none of them: whatever a
-//! client sends under these names is removed, also in the spellings that CGI-like upstreams can't
-//! tell from them.
+//! Requests carry the session; responses may change it. Clients can set none of them: everything that a client sends
+//! under these names is removed, including the spellings that CGI-like upstreams can't tell apart from them.
 
 /// Request: the session's id.
 pub const ID: &str = "x-session-id";
@@ -16,7 +15,7 @@ pub const DATA: &str = "x-session-data";
 pub const DATA_OMITTED: &str = "x-session-data-omitted";
 /// Request: who is logged in, percent-encoded UTF-8.
 pub const SUBJECT: &str = "x-session-subject";
-/// Request: when they last proved who they are, Unix seconds (`auth_time` of OIDC Core section 2).
+/// Request: when the user last proved their identity, Unix seconds (`auth_time` of OIDC Core section 2).
 pub const AUTH_TIME: &str = "x-session-auth-time";
 
 /// Response: one JSON merge patch on the data.
@@ -29,16 +28,16 @@ pub const ERROR: &str = "x-session-error";
 
 const PREFIX: &str = "x-session-";
 
-/// What a request's session is to the upstream, as `x-session-state` says it.
+/// What the upstream learns about a request's session, in `x-session-state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionState {
-    /// The client came without a token.
+    /// The client sent no token.
     New,
-    /// The client came with a token, and the session is there (or has never been written).
+    /// The client sent a token, and its session exists (or has never been written).
     Active,
     /// The client's token was valid, but its session is gone. The id is a new one.
     Expired,
-    /// The store did not answer; nothing is known but the id.
+    /// The store did not answer; only the id is known.
     Unavailable,
 }
 
@@ -55,27 +54,27 @@ impl SessionState {
     }
 }
 
-/// Whether upstreams would take this header name, in lower case, for one of ours.
+/// Whether upstreams could read this header name, in lower case, as one of ours.
 #[must_use]
 pub fn is_reserved(name: &[u8]) -> bool {
     is_spelling_below(name, PREFIX)
 }
 
-/// Whether upstreams may take `name` for one that begins with `prefix`.
+/// Whether upstreams could read `name` as one that begins with `prefix`.
 #[must_use]
 pub fn is_spelling_below(name: &[u8], prefix: &str) -> bool {
     is_spelling_of(name.get(..prefix.len()).unwrap_or_default(), prefix)
 }
 
-/// Whether upstreams may take `name` for `header`: CGI and PHP turn what is no letter or digit into `_`, so that
-/// `X.User`, `x~user` and `x_user` are all `HTTP_X_USER` to them. Letters count in any case.
+/// Whether upstreams could read `name` as `header`: CGI and PHP turn every character that is not a letter or digit into
+/// `_`, so that `X.User`, `x~user` and `x_user` are all `HTTP_X_USER` to them. Letters count in any case.
 #[must_use]
 pub fn is_spelling_of(name: &[u8], header: &str) -> bool {
     name.len() == header.len()
         && name.iter().zip(header.bytes()).all(|(symbol, expected)| folded(*symbol) == folded(expected))
 }
 
-/// What upstreams may take a byte of a header's name for.
+/// How upstreams could read a byte of a header's name.
 const fn folded(byte: u8) -> u8 {
     if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' }
 }

@@ -1,4 +1,4 @@
-//! For which hosts a rule is (`rules[].hosts`).
+//! The hosts that a rule applies to (`rules[].hosts`).
 
 use super::{ConfigError, error};
 
@@ -9,7 +9,7 @@ pub(super) struct Hosts(Vec<Host>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Host {
     Exactly(String),
-    /// Whatever ends so; it begins with a dot.
+    /// Every host that ends like this; it begins with a dot.
     Below(String),
 }
 
@@ -31,8 +31,8 @@ impl Hosts {
         hosts.collect::<Result<_, _>>().map(Self)
     }
 
-    /// How exactly they name this host, `None` if it is none of them: by its name, by the longest wildcard, or as one
-    /// of all.
+    /// How precisely they name this host: by its name, by the longest wildcard, or as one of all hosts. `None` if it is
+    /// none of them.
     pub(super) fn rank(&self, host: &[u8]) -> Option<usize> {
         if self.0.is_empty() {
             return Some(0);
@@ -44,7 +44,7 @@ impl Hosts {
         self.0.iter().filter_map(rank).max()
     }
 
-    /// Whether a host is named the same way in both, so that neither is the more exact.
+    /// Whether both name a host in the same way, so that neither is more precise.
     pub(super) fn clashes(&self, other: &Self) -> bool {
         self.0.is_empty() && other.0.is_empty() || self.0.iter().any(|host| other.0.contains(host))
     }

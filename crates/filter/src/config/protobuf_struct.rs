@@ -1,7 +1,7 @@
 //! Reads a serialized `google.protobuf.Struct`.
 //!
-//! Envoy hands the plugin's configuration over in this form if an operator writes it as YAML instead of as JSON in a
-//! string. The schema is `google/protobuf/struct.proto`, the encoding that of
+//! Envoy passes the plugin's configuration in this form if an operator writes it as YAML instead of a string of JSON.
+//! The schema is `google/protobuf/struct.proto`, the encoding that of
 //! <https://protobuf.dev/programming-guides/encoding/>.
 
 use serde_json::{Map, Number, Value};
@@ -9,7 +9,7 @@ use serde_json::{Map, Number, Value};
 /// Deeper than any configuration is.
 const MAX_DEPTH: usize = 16;
 
-/// The object of these bytes; `None` if they are anything but exactly one `Struct`.
+/// The object in these bytes; `None` unless they are exactly one `Struct`.
 pub(super) fn parse(bytes: &[u8]) -> Option<Value> {
     read_struct(bytes, 0)
 }

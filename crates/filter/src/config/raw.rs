@@ -1,6 +1,6 @@
-//! The configuration as it is written: the shape of the JSON and its defaults, nothing else.
+//! The configuration as it is written: the structure of the JSON and its defaults, and nothing else.
 //!
-//! Unknown keys are refused everywhere: a misspelt `secure` must not silently be the default.
+//! Unknown keys are errors everywhere: a misspelt `secure` must not silently mean the default.
 
 use std::collections::BTreeMap;
 
@@ -165,8 +165,7 @@ pub(super) enum SessionRule {
     Strict,
 }
 
-/// A whole number, also when it is written as `8192.0`: a configuration that came as a protobuf struct has
-/// only doubles.
+/// A whole number, even if it is written as `8192.0`: a protobuf struct contains only doubles.
 fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     let number = serde_json::Number::deserialize(deserializer)?;
     let whole = number.as_u64().or_else(|| written_as_double(&number.to_string()));
@@ -175,8 +174,9 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::
         .ok_or_else(|| D::Error::invalid_value(Unexpected::Other("number"), &"a whole number of 0 or more"))
 }
 
-/// The whole number that this JSON number with a fraction or an exponent stands for, below 2^53: up to there a double
-/// holds every whole number. Digit by digit, since the tables of a parser of doubles are a fortieth of the module.
+/// The whole number that this JSON number with a fraction or an exponent stands for, below 2^53: up to there, a double
+/// represents every whole number. It is read digit by digit, because the tables of a parser for doubles would be a
+/// fortieth of the module.
 fn written_as_double(number: &str) -> Option<u64> {
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));

@@ -1,4 +1,4 @@
-//! Which paths need what of a session (`rules`).
+//! What each path needs of a session (`rules`).
 
 use std::rc::Rc;
 
@@ -17,17 +17,17 @@ pub enum Access {
     Session {
         /// Never from the cache.
         is_strict: bool,
-        /// Only one with this login; `None` for any session.
+        /// Only a session with this login; `None` for any session.
         login: Option<Rc<Login>>,
     },
 }
 
-/// The login that a path needs. Who has none gets 401, or is sent to log in.
+/// The login that a path needs. A client without it gets 401, or is sent to log in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Login {
     /// Where browsers log in: a path or an `http(s)` address.
     pub redirect: Option<String>,
-    /// How long ago the subject may have proved who they are (`max_age` of OIDC Core section 3.1.2.1).
+    /// How long ago the user may have proved their identity at most (`max_age` of OIDC Core section 3.1.2.1).
     pub max_age: Option<Seconds>,
 }
 
@@ -68,7 +68,7 @@ impl Rules {
             if rules.iter().any(|other| other.prefix == prefix && other.hosts.clashes(&hosts)) {
                 return Err(error(key("path_prefix"), "is another spelling of an earlier prefix for the same hosts"));
             }
-            // Each into its place: a sort would take a hundredth of the module.
+            // Each is inserted in its place: a sort would take a hundredth of the module.
             let place = rules.partition_point(|other| other.prefix.len() >= prefix.len());
             rules.insert(place, Rule { prefix, hosts, access: Access::new(rule, key)? });
         }
@@ -94,16 +94,17 @@ impl Rules {
         Ok(())
     }
 
-    /// What a request's `:path` gets: the rule with the longest prefix of it, of several the one that names the host of
-    /// its `:authority` most exactly. Where upstreams may read the path differently, all that any of the readings
-    /// demands.
+    /// What a request's `:path` gets: the rule with the longest matching prefix, and among several the one that names
+    /// the host of its `:authority` most precisely. If upstreams may read the path in different ways, it gets
+    /// everything that any of the readings demands.
     #[must_use]
     pub fn access(&self, authority: &[u8], path: &[u8]) -> Access {
         if self.rules.is_empty() {
             return Access::OPTIONAL;
         }
         let host = hosts::of_authority(authority);
-        // With a user before the host, which has no place here (RFC 9110 section 4.2.4), others may read another host.
+        // If there is a user before the host, which is not allowed here (RFC 9110 section 4.2.4), others may read a
+        // different host.
         if authority.contains(&b'@') {
             let readings = Readings::of(path);
             let possible = self.rules.iter().filter(|rule| readings.may_be_below(&rule.prefix));
@@ -113,7 +114,7 @@ impl Rules {
             Readings::Paths(paths) => {
                 paths.iter().map(|path| self.of_reading(&host, path)).reduce(Access::and).unwrap_or(Access::OPTIONAL)
             }
-            // It may be below any prefix that it holds, and below none.
+            // It may be below any of the prefixes that it contains, or below none.
             readings => {
                 let fitting = self.rules.iter().filter(|rule| rule.hosts.rank(&host).is_some());
                 let possible = fitting.filter(|rule| readings.may_be_below(&rule.prefix));
@@ -393,8 +394,8 @@ mod tests {
         }
     }
 
-    /// Where several rules may apply and ask for equally recent logins, the longest prefix says where to log in, in
-    /// whatever order they are written.
+    /// If several rules may apply and demand equally recent logins, the one with the longest prefix says where to log
+    /// in, in whatever order they are written.
     #[test]
     fn the_longest_prefix_says_where_to_log_in() {
         let rule = |prefix: &str| raw::Rule {

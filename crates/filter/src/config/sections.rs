@@ -1,5 +1,5 @@
-//! Checks the sections of a configuration, each by itself: raw values in, values that can't be wrong out, or an error
-//! that names the key.
+//! Checks each section of a configuration on its own. It takes raw values and returns valid ones, or an error that
+//! names the key.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use session::limits::{MAX_SUBJECT_KEY_BYTES, MAX_TIMEOUT};
 use session::principal::{Realm, RealmError};
 use session::time::Seconds;
 
-/// The longest that a call may take. Envoy counts in 32 bits of milliseconds, and no client waits that long.
+/// The longest time that a call may take. Envoy counts milliseconds in 32 bits, and no client waits that long.
 const MAX_CALL: Duration = Duration::from_hours(1);
 
 pub(super) fn gateway(raw: raw::Gateway, environment: impl Fn(&str) -> Option<String>) -> Result<Gateway, ConfigError> {
@@ -115,7 +115,7 @@ pub(super) fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
     if timeouts.absolute < timeouts.idle {
         return Err(error("timeouts.absolute", "must not be shorter than timeouts.idle"));
     }
-    // Otherwise a session that is used all the time would end for want of a touch.
+    // Otherwise a session in constant use would end because it is never touched.
     if timeouts.touch_after >= timeouts.idle {
         return Err(error("timeouts.touch_after", "must be shorter than timeouts.idle"));
     }
@@ -129,7 +129,8 @@ pub(super) fn timeouts(raw: &raw::Timeouts) -> Result<Timeouts, ConfigError> {
 const MAX_SLOTS: usize = 1 << 20;
 
 pub(super) fn cache(raw: &raw::Cache, timeouts: &raw::Timeouts, upstream: &Upstream) -> Result<Cache, ConfigError> {
-    // A session in use is touched this late at worst; if that were later than its idle timeout, it would end in use.
+    // A session in use is touched this late at worst. If that were later than its idle timeout, it would end while in
+    // use.
     if raw.ttl.0.saturating_add(timeouts.touch_after.0) >= timeouts.idle.0 {
         return Err(error("cache.ttl", "must be shorter than timeouts.idle minus timeouts.touch_after"));
     }
@@ -154,7 +155,7 @@ fn layout(expose: &[(String, String)], max_data_bytes: usize) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// Where Envoy's attributes of a request begin.
+/// The prefixes of Envoy's attributes for a request.
 const ATTRIBUTE_ROOTS: [&str; 4] = ["request", "connection", "source", "destination"];
 
 pub(super) fn bind(raw: Vec<String>) -> Result<Vec<Vec<String>>, ConfigError> {
@@ -200,7 +201,7 @@ pub(super) fn upstream(
     })
 }
 
-/// Headers that mean something to Envoy or to HTTP itself; session data must not stand in for them.
+/// Headers with a meaning for Envoy or HTTP itself; session data must not replace them.
 const RESERVED_HEADERS: [&str; 12] = [
     "authorization",
     "connection",
@@ -231,7 +232,7 @@ fn expose(raw: BTreeMap<String, String>) -> Result<Vec<(String, String)>, Config
         {
             return Err(error(path(), format!("{header} is reserved")));
         }
-        // In whatever spelling: PHP and CGI would not tell them apart.
+        // In any spelling, because PHP and CGI don't tell them apart.
         if exposed.iter().any(|(_, other)| is_spelling(other)) {
             return Err(error(path(), format!("{header} is used twice")));
         }
@@ -244,7 +245,7 @@ pub(super) fn seconds(key: &str, duration: Millis) -> Result<Seconds, ConfigErro
     duration.seconds().ok_or_else(|| error(key, "must be whole seconds"))
 }
 
-/// A text that may stand in a header: printable ASCII, not empty.
+/// A text that is allowed in a header: printable ASCII, not empty.
 fn header_value(key: &str, text: String) -> Result<String, ConfigError> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
         Ok(text)

@@ -8,14 +8,14 @@ use session::time::{CLOCK_TOLERANCE, Seconds, UnixSeconds};
 /// The verdict on one token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// It stands so with the session.
+    /// The token has this standing with the session.
     Own(Standing),
-    /// It was issued before this session existed: the id was used again after the token's session
-    /// had gone, by another client that held its anonymous token.
+    /// The token was issued before this session existed: after the token's session had gone, another client that had
+    /// its anonymous token used the id again.
     Foreign,
 }
 
-/// Decides on a token for the session found under its id. `longest` is how long a grace may be.
+/// Decides about a token for the session found under its id. `longest` is the maximum length of a grace.
 pub(super) fn admit(token: &Token, found: &FoundSession, longest: Seconds, now: UnixSeconds) -> Admission {
     if token.issued_at.plus(CLOCK_TOLERANCE) < found.created {
         return Admission::Foreign;

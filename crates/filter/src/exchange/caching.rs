@@ -1,13 +1,13 @@
-//! A response that gets our cookie is for one client: what keeps every shared cache away from it.
+//! Keeps responses that get our cookie out of every shared cache, because they are for one client.
 
 use std::borrow::Cow;
 
 use crate::edit::{Edit, Headers, values};
 
-/// The edits for a response that gets a cookie. What it says to caches already stays as far as it does no harm.
+/// The edits for a response that gets a cookie. Its own instructions for caches stay as far as they do no harm.
 ///
-/// Shared caches listen to different headers, and most prefer their own to `cache-control`: `cdn-cache-control` and the
-/// like (RFC 9213), `surrogate-control` (Edge Architecture), `edge-control` (Akamai), `x-accel-expires` (nginx).
+/// Shared caches obey different headers, and most prefer their own to `cache-control`: `cdn-cache-control` and the like
+/// (RFC 9213), `surrogate-control` (Edge Architecture), `edge-control` (Akamai), `x-accel-expires` (nginx).
 pub(super) fn keep_away(headers: &Headers<'_>) -> Vec<Edit> {
     let mut edits = Vec::new();
     if let Some(private) = private(values(headers, "cache-control")) {
@@ -37,8 +37,8 @@ pub(super) fn keep_away(headers: &Headers<'_>) -> Vec<Edit> {
     edits
 }
 
-/// The `cache-control` value with `private` added, or `None` if shared caches are kept away already
-/// (RFC 9111 section 5.2.2). `public` goes: next to `private` it would mean nothing.
+/// The `cache-control` value with `private` added, or `None` if shared caches are kept away already (RFC 9111 section
+/// 5.2.2). `public` is removed: next to `private` it would be meaningless.
 fn private<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {
     let directives = directives(lines);
     if is_private(&directives) {
@@ -54,7 +54,8 @@ fn directives<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
     directives.filter(|directive| !directive.is_empty()).collect()
 }
 
-/// Next to `must-understand`, `no-store` is for caches only that do not know the status (RFC 9111 section 5.2.2.3).
+/// Next to `must-understand`, `no-store` applies only to caches that do not understand the status (RFC 9111 section
+/// 5.2.2.3).
 fn is_private(directives: &[&[u8]]) -> bool {
     let has = |name| directives.iter().any(|directive| is(directive, name));
     has("private") || (has("no-store") && !has("must-understand"))
@@ -102,7 +103,7 @@ mod tests {
             ("vercel-cdn-cache-control", &["s-maxage=60"], Some("no-store")),
             ("surrogate-control", &["max-age=60, content=\"ESI/1.0\""], Some("no-store")),
             ("surrogate-control", &["no-store"], None),
-            // It has no such directive.
+            // This header has no such directive.
             ("surrogate-control", &["private"], Some("no-store")),
             ("edge-control", &["cache-maxage=60m"], Some("no-store")),
             ("edge-control", &["!no-store"], Some("no-store")),

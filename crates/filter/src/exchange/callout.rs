@@ -29,10 +29,10 @@ impl core::fmt::Debug for Callout {
     }
 }
 
-/// What is done once however often it is asked for, Envoy may try again whatever went wrong, such as a keep-alive
-/// connection that the gateway had just closed.
+/// For calls that take effect only once however often they are made: Envoy may retry them whatever went wrong, such as
+/// a keep-alive connection that the gateway had just closed.
 const RETRY_IDEMPOTENT: &str = "connect-failure,refused-stream,reset";
-/// Anything else may be tried again only when it surely was not received.
+/// All other calls may be retried only if they were certainly not received.
 const RETRY_UNSENT: &str = "connect-failure,refused-stream,reset-before-request";
 
 impl Callout {
@@ -71,8 +71,8 @@ impl Callout {
         }
     }
 
-    /// Asks for a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token
-    /// of version `seen` still opens it.
+    /// Requests a session, and extends its idle timeout if the last extension is at least `touch_after` old and a token
+    /// of version `seen` still opens the session.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
         Self::new(config, "GET", id, "?touch", RETRY_IDEMPOTENT)
             .with(api::WANT_VERSION, seen.to_string())
@@ -81,7 +81,7 @@ impl Callout {
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())
     }
 
-    /// Stores a new session; with `merge_within`, joins one that another request has just created.
+    /// Stores a new session. With `merge_within`, it joins one that another request has just created.
     pub(super) fn create(
         config: &Config,
         id: SessionId,
@@ -105,7 +105,7 @@ impl Callout {
     }
 
     /// Changes a session, with a token of version `seen`: `patches` is the JSON array of its merge patches, possibly
-    /// none. Made once under the same `write_id`, however often it is sent.
+    /// none. The change is made once under the same `write_id`, however often it is sent.
     pub(super) fn change(
         config: &Config,
         id: SessionId,
@@ -127,8 +127,8 @@ impl Callout {
         call
     }
 
-    /// Ends a session, if a token of version `seen` still opens it. Ending it twice does no harm, so this may be tried
-    /// again like a lookup.
+    /// Ends a session, if a token of version `seen` still opens it. Ending it twice does no harm, so this call may be
+    /// retried like a lookup.
     pub(super) fn destroy(config: &Config, id: SessionId, seen: Version) -> Self {
         Self::new(config, "DELETE", id, "", RETRY_IDEMPOTENT)
             .with(api::SEEN_VERSION, seen.to_string())
@@ -148,7 +148,7 @@ const fn query(rotation: Rotation) -> &'static str {
 /// What came back for a callout.
 #[derive(Clone, Copy, Debug)]
 pub enum Answer<'a> {
-    /// An HTTP response, from the gateway or from anything else in its place.
+    /// An HTTP response, from the gateway or from something else in its place.
     Received {
         /// Its headers; none at all when the connection broke in the body.
         headers: &'a Headers<'a>,
@@ -159,27 +159,26 @@ pub enum Answer<'a> {
     NotSent,
 }
 
-/// What an answer means. Only an answer with the gateway's marker and the id that was asked for says anything about a
-/// session.
+/// What an answer means. Only an answer with the gateway's marker and the requested id says anything about a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum CallOutcome {
     /// The session, as it is now.
     Found(FoundSession),
-    /// Ended, as asked.
+    /// The session has ended, as requested.
     Destroyed,
     /// There is no such session.
     Missing,
-    /// The id is taken, since this moment if it is by a live session.
+    /// The id is taken. If a live session has it, this is when that session was created.
     Taken(Option<UnixSeconds>),
-    /// The token with which this was asked does not open the session any more.
+    /// The token of this call no longer opens the session.
     Rotated,
-    /// There are too many sessions of this subject.
+    /// The subject has too many sessions.
     TooMany,
     /// The gateway refuses the content.
     Invalid,
     /// The data would be too large.
     TooLarge,
-    /// No answer, no gateway, or a gateway that can't say.
+    /// No answer, no gateway, or a gateway that can't answer.
     Unavailable,
 }
 
@@ -205,7 +204,7 @@ impl CallOutcome {
     }
 }
 
-/// Whether the answer names this session, and no other.
+/// Whether the answer names this session and no other.
 fn is_about(headers: &Headers<'_>, id: SessionId) -> bool {
     let mut named = values(headers, api::SESSION_ID);
     named.next() == Some(id.to_hex().as_str().as_bytes()) && named.next().is_none()

@@ -1,4 +1,4 @@
-//! From the upstream to the client: what the response asked for is committed before it goes out.
+//! From the upstream to the client: the change that a response asks for is committed before the response is sent.
 
 use super::admission::{Admission, admit};
 use super::callout::{CallOutcome, Callout};
@@ -20,13 +20,13 @@ use session::version::Version;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Commit {
     Create(SessionId),
-    /// With a token of this version.
+    /// The version of the token that the change is made with.
     Change {
         id: SessionId,
         seen: Version,
     },
     Destroy,
-    /// Another session that the client has a token of.
+    /// Another session for which the client has a token.
     DestroyRival(SessionId),
 }
 
@@ -67,7 +67,7 @@ impl Exchange {
         }
     }
 
-    /// The upstream has answered, and no callout is open.
+    /// The upstream has responded, and no callout is open.
     pub(super) fn respond(
         &mut self,
         session: CurrentSession,
@@ -110,8 +110,8 @@ impl Exchange {
         Step::Deliver(held.into_edits(cookie, None))
     }
 
-    /// Ends the session, and before it the others that the client has a token of. A user who logs out means the
-    /// browser, and without this session's cookie the next request would come with that of another.
+    /// Ends the session, and before it the other sessions for which the client has a token. A user who logs out means
+    /// the browser as a whole, and without this session's cookie the next request would use another one's.
     fn destroy(
         &mut self,
         mut session: CurrentSession,
@@ -132,7 +132,7 @@ impl Exchange {
                 | Origin::JustStored(seen),
                 None,
             ) => (Callout::destroy(&self.config, session.id, seen), Commit::Destroy),
-            // The client has a better token than it sent, which is not this logout's to take.
+            // The client has a better token than the one that it sent, and this logout must not remove it.
             (Origin::Late, None) => {
                 self.effects.counts.add(Counter::WriteRotated);
                 return Step::Deliver(held.into_edits(None, None));
@@ -147,7 +147,7 @@ impl Exchange {
         Step::Call(callout)
     }
 
-    /// Another session of the client has ended, or could not be.
+    /// Another session of the client has ended, or could not be ended.
     pub(super) fn rival_destroyed(
         &mut self,
         session: CurrentSession,
@@ -163,7 +163,7 @@ impl Exchange {
                 self.keep(id, now, None);
                 self.destroy(session, held, slots, now)
             }
-            // A login or rotation has ended the token already.
+            // A login or rotation has already invalidated the token.
             CallOutcome::Rotated => self.destroy(session, held, slots, now),
             _ => {
                 self.effects.counts.add(Counter::WriteUnavailable);
@@ -172,8 +172,8 @@ impl Exchange {
         }
     }
 
-    /// A token that should be replaced was looked at again. Only a good one is: this answer may be late, and a login
-    /// may have given the client a better one.
+    /// A token that should be re-issued was checked again. Only a good one is re-issued: this response may be late, and
+    /// a login may have given the client a better one.
     pub(super) fn renewed(
         &mut self,
         session: &CurrentSession,
@@ -195,15 +195,15 @@ impl Exchange {
         Step::Deliver(held.into_edits(cookie, None))
     }
 
-    /// Whether no client will come back to this session unless an upstream writes to it: it could not be stored, it is
-    /// of a part of a page, or an answer before this one has given the client another.
+    /// Whether no client will return to this session unless an upstream writes to it: it could not be stored, it
+    /// belongs to a part of a page, or an earlier response has given the client a different one.
     fn is_abandoned(&self, session: &CurrentSession, slots: &impl Slots, now: UnixSeconds) -> bool {
         session.is_unstored_part()
             || matches!(session.origin, Origin::NotStored)
             || session.replaces().is_some_and(|id| is_replaced(slots, id, &self.config.cache, session.began, now))
     }
 
-    /// Whether the upstream's cookie stays what it is, because it changes with each request.
+    /// Whether a renewal of the upstream's cookie is ignored, because it is renewed with each request.
     fn is_renewed_again(&mut self, session: &CurrentSession, now: UnixSeconds) -> bool {
         let renewal = self.config.renewals.try_borrow_mut().map(|mut renewals| renewals.add(session.id, now));
         let Ok(Renewal::Ignored { is_worth_a_line }) = renewal else { return false };
@@ -225,11 +225,11 @@ impl Exchange {
         let instructions = &held.instructions;
         let upstream_cookie = instructions.upstream_cookie.as_deref();
         let rotation = instructions.rotation();
-        // If the answer to a rotation or login got lost, the client would be left with a token that soon ends.
+        // If the answer to a rotation or login were lost, the client would be left with a token that soon ends.
         let rotates = rotation > Rotation::None
             || instructions.patches.iter().any(|patch| patch.contains_key(&self.config.subject_key));
         let (callout, commit) = match &session.origin {
-            // No client has a token for this id yet: it can be the session's own.
+            // No client has a token for this id yet, so the session can keep it.
             Origin::Fresh | Origin::Late => {
                 let data = instructions.initial_data();
                 let call = Callout::create(&self.config, session.id, &data, rotation, false, upstream_cookie);
@@ -238,7 +238,7 @@ impl Exchange {
             Origin::Anonymous(verified) => {
                 let id = self.config.keyring.promoted_id(verified);
                 let data = instructions.initial_data();
-                // Others may have this token: it could have been planted. With a rotation none of them joins.
+                // Others may have this token, because it could have been planted. With a rotation none of them joins.
                 let call = Callout::create(&self.config, id, &data, rotation, true, upstream_cookie);
                 (call, Commit::Create(id))
             }
@@ -262,7 +262,7 @@ impl Exchange {
                 return self.write_failed(&session, held, WriteFailure::Unavailable, slots, now);
             }
         };
-        // Under the same name, so that it is made once.
+        // Under the same name, so that the change is made once.
         let again = (rotates && matches!(commit, Commit::Change { .. })).then(|| callout.clone());
         self.phase = Phase::Committing { session, held, commit, again };
         Step::Call(callout)
@@ -289,7 +289,7 @@ impl Exchange {
             (Commit::Change { id, seen }, CallOutcome::Found(found)) => {
                 self.effects.counts.add(Counter::WriteChanged);
                 self.keep(id, now, Some(&found));
-                // A token that only a grace spares does not become a good one by a write.
+                // A write does not turn a token that is valid only by a grace into a good one.
                 let cookie = found.was_good(seen).then(|| {
                     self.remember_replaced(session, now);
                     self.uses(Token { id, version: found.version, issued_at: now }, now);
@@ -297,12 +297,12 @@ impl Exchange {
                 });
                 return Step::Deliver(held.into_edits(cookie, None));
             }
-            // The client has logged in since it asked for this logout, and keeps that login.
+            // The client has logged in since it requested this logout, and stays logged in.
             (Commit::Destroy, CallOutcome::Rotated) => {
                 self.effects.counts.add(Counter::WriteRotated);
                 return Step::Deliver(held.into_edits(None, None));
             }
-            // It had ended before, and the client may have begun anew.
+            // The session had ended before, and the client may have begun a new one.
             (Commit::Destroy, CallOutcome::Missing) => {
                 self.in_use = None;
                 self.effects.counts.add(Counter::WriteDestroyed);
@@ -311,7 +311,8 @@ impl Exchange {
                 let cookie = (!is_replaced).then(|| self.end_cookie(session, now));
                 return Step::Deliver(held.into_edits(cookie, None));
             }
-            // Parallel requests renew side by side, and the first has ended the tokens of the others. Nothing is lost.
+            // Parallel requests renew the id at the same time, and the first one has invalidated the tokens of the
+            // others. Nothing is lost.
             (Commit::Change { .. }, CallOutcome::Rotated) if held.instructions.is_mere_renewal() => {
                 self.effects.counts.add(Counter::WriteRotated);
                 return Step::Deliver(held.into_edits(None, None));
@@ -328,7 +329,7 @@ impl Exchange {
                 self.in_use = None;
                 self.effects.counts.add(Counter::WriteDestroyed);
                 self.keep(session.id, now, None);
-                // One that began with this very request is not the one that the client's cookie stands for.
+                // A session that began with this very request is not the one that the client's cookie stands for.
                 let cookie = match session.origin {
                     Origin::JustStored(_) => self.replace_cookie(session, Some(CookieChange::Clear), slots, now),
                     _ => Some(self.end_cookie(session, now)),
@@ -338,7 +339,7 @@ impl Exchange {
             (_, CallOutcome::Missing) => {
                 self.effects.counts.add(Counter::WriteEnded);
                 self.keep(session.id, now, None);
-                // The upstream has only named a session that no client will come back to.
+                // The upstream has only named a session to which no client will return.
                 if held.instructions.is_mere_renewal() {
                     return Step::Deliver(held.into_edits(None, None));
                 }
@@ -364,11 +365,11 @@ impl Exchange {
         self.write_failed(session, held, failure, slots, now)
     }
 
-    /// The anonymous token of this client was promoted before, by this client long ago or by another.
+    /// The anonymous token of this client has been promoted before, by this client long ago or by another.
     ///
-    /// Its session is not this write's to join. A request that came after the grace was sent with the best token that
-    /// its client has, so the client gets a new anonymous one, and its next try succeeds. The answer to one that came
-    /// before may be late.
+    /// This write must not join its session. A request that arrived after the grace was sent with the best token that
+    /// its client has, so the client gets a new anonymous one, and its next attempt succeeds. The response to a request
+    /// that arrived earlier may be late.
     fn refused(
         &mut self,
         session: &CurrentSession,
@@ -405,7 +406,7 @@ impl Exchange {
         match self.config.on_write_failure {
             OnWriteFailure::Fail => Step::Reply(held.replace_by(failure.reply(None))),
             OnWriteFailure::Deliver => {
-                // The user asked to be logged out: the cookie goes even if the store could not be told.
+                // The user asked to be logged out, so the cookie is cleared even if the store could not be reached.
                 let cookie = if held.instructions.destroy {
                     Some(self.change_cookie(session, CookieChange::Clear))
                 } else {
@@ -420,8 +421,8 @@ impl Exchange {
         self.replace_cookie(session, session.cookie_if_unchanged(&self.config, now), slots, now)
     }
 
-    /// Changes a cookie although nothing was written, unless an answer before this one has already replaced it: the
-    /// client may have logged in with what it got then.
+    /// Changes a cookie although nothing was written, unless an earlier response has already replaced it: the client
+    /// may have logged in with the token that it got then.
     fn replace_cookie(
         &mut self,
         session: &CurrentSession,
@@ -437,14 +438,14 @@ impl Exchange {
         Some(self.change_cookie(session, change))
     }
 
-    /// Has later answers leave the client's cookie alone: it is about to be another session's.
+    /// Makes later responses leave the client's cookie alone, because it is about to be replaced by another session's.
     fn remember_replaced(&mut self, session: &CurrentSession, now: UnixSeconds) {
         if let Some(id) = session.replaces() {
             self.effects.replaced = Some(SlotWrite::replaced(id, now, &self.config.cache));
         }
     }
 
-    /// Takes the cookie of a session that has ended.
+    /// Clears the cookie of a session that has ended.
     fn end_cookie(&mut self, session: &CurrentSession, now: UnixSeconds) -> String {
         self.effects.replaced = Some(SlotWrite::replaced(session.id, now, &self.config.cache));
         self.change_cookie(session, CookieChange::Clear)

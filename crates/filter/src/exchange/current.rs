@@ -9,25 +9,25 @@ use session::id::SessionId;
 use session::time::{Seconds, UnixSeconds};
 use session::version::Version;
 
-/// Where the session of an exchange comes from.
+/// The origin of an exchange's session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// It begins here; no client has a token for its id.
+    /// It begins with this request; no client has a token for its id.
     Fresh,
-    /// It begins here, but the client may already have a better token than it sent, so it gets
-    /// none unless the upstream writes.
+    /// It begins with this request, but the client may already have a better token than it sent, so it gets none unless
+    /// the upstream writes.
     Late,
     /// The client has a token, the store has nothing.
     Anonymous(Verified),
     /// The client has a token, the store has the session.
     Stored {
         verified: Verified,
-        /// Whether the token could be replaced by one like it: not if only a grace keeps it alive.
+        /// Whether the token may be re-issued: not if it is valid only by a grace.
         is_renewable: bool,
     },
-    /// It began here and is stored in this version.
+    /// It began with this request and is stored at this version.
     JustStored(Version),
-    /// It began here and should have been stored, but wasn't.
+    /// It began with this request and should have been stored, but was not.
     NotStored,
 }
 
@@ -36,9 +36,9 @@ pub(super) enum Origin {
 pub(super) enum SentCookie {
     /// None is configured.
     None,
-    /// The id that it keeps its state under.
+    /// The id under which it keeps its state.
     Adopted(String),
-    /// An unused id in place of one that is not known. What the upstream does to it says nothing about the session.
+    /// An unused id in place of an unknown one. What the upstream does to it says nothing about the session.
     StandIn(String),
 }
 
@@ -76,13 +76,13 @@ pub(super) struct CurrentSession {
     pub(super) sent_cookie: SentCookie,
     /// When the request came.
     pub(super) began: UnixSeconds,
-    /// The session in whose place this one begins, because the client's token opens it no more.
+    /// The session that this one replaces, because the client's token no longer opens it.
     ended: Option<SessionId>,
     /// Whether the client sent several genuine tokens.
     has_rivals: bool,
-    /// Those of other sessions that may still be there.
+    /// The tokens of other sessions that may still exist.
     pub(super) rivals: Vec<Token>,
-    /// Whether the response is a part of a page that the browser loads by itself.
+    /// Whether the response is a part of a page that the browser loads on its own.
     is_subresource: bool,
 }
 
@@ -107,7 +107,7 @@ impl CurrentSession {
         }
     }
 
-    /// Has the upstream's own cookie, where one is configured, be an unused id.
+    /// Replaces the upstream's own cookie, if one is configured, with an unused id.
     pub(super) fn with_stand_in(mut self) -> Self {
         if let SentCookie::Adopted(_) = self.sent_cookie {
             self.sent_cookie = SentCookie::StandIn(self.fresh_id.to_string());
@@ -115,13 +115,13 @@ impl CurrentSession {
         self
     }
 
-    /// Whether setting the client's cookie may take away the others of our name. A good token of another session stays:
-    /// which of the two is the client's own can't be told.
+    /// Whether setting the client's cookie may clear the others of our name. A good token of another session stays,
+    /// because there is no telling which of the two is the client's own.
     pub(super) fn clears_rivals(&self) -> bool {
         self.has_rivals && self.rivals.is_empty()
     }
 
-    /// The session that the client's cookie stands for, if a new cookie would be for another one.
+    /// The session that the client's cookie stands for, if a new cookie would be for a different one.
     pub(super) fn replaces(&self) -> Option<SessionId> {
         match self.origin {
             Origin::Anonymous(verified) => Some(verified.token.id),
@@ -130,8 +130,8 @@ impl CurrentSession {
         }
     }
 
-    /// The token, if it should be replaced by one that says the same: because its secret is about to be retired,
-    /// because the browser would drop the cookie, or because the client has another one beside it.
+    /// The token, if it should be re-issued with the same content: because its secret is about to be retired, because
+    /// the browser would drop the cookie, or because the client has another one as well.
     pub(super) fn renewable(&self, config: &Config, now: UnixSeconds) -> Option<Verified> {
         match self.origin {
             Origin::Stored { verified, is_renewable: true } => {
@@ -141,17 +141,17 @@ impl CurrentSession {
         }
     }
 
-    /// Whether it begins with a part of a page, for which none is stored.
+    /// Whether it begins with a part of a page, for which no session is stored.
     pub(super) fn is_unstored_part(&self) -> bool {
         self.is_subresource && self.origin == Origin::Fresh
     }
 
-    /// Whether the client's cookies can be made one by setting the best and clearing the others.
+    /// Whether the client's cookies can be reduced to one, by setting the best and clearing the others.
     fn settles(&self, config: &Config) -> bool {
         self.clears_rivals() && !self.is_subresource && config.cookie.has_variants()
     }
 
-    /// Whether a response that says nothing about the session goes out as it is, whatever the time.
+    /// Whether a response that says nothing about the session is sent unchanged, whatever the time.
     pub(super) fn is_settled(&self, config: &Config) -> bool {
         match self.origin {
             Origin::Anonymous(_) => !self.settles(config),
@@ -164,19 +164,20 @@ impl CurrentSession {
     }
 
     /// The change to the client's cookie if the response changes nothing about the session. A good token of a stored
-    /// session is [`renewable`](Self::renewable) instead: it has to be looked at again, since the answer may be late.
+    /// session is [`renewable`](Self::renewable) instead: it has to be checked again, because the response may be late.
     pub(super) fn cookie_if_unchanged(&self, config: &Config, now: UnixSeconds) -> Option<CookieChange> {
         let issue = |version| Some(CookieChange::Issue(Token { id: self.id, version, issued_at: now }));
         match self.origin {
-            // Its answer may come after that of a login on the page that it is a part of.
+            // Its response may arrive after that of a login on the page that it is a part of.
             Origin::Fresh if self.is_subresource => None,
             Origin::Fresh => match config.create {
                 CreatePolicy::Lazy => issue(Version::UNSTORED),
                 CreatePolicy::OnWrite => self.has_cookie.then_some(CookieChange::Clear),
                 CreatePolicy::Eager => None,
             },
-            // It is not signed anew when the secrets change: a late answer would overwrite the token of a login, and
-            // its age ends it before its secret has to go. Its age is the only thing that does, so it keeps it.
+            // It is not signed again when the secrets change: a late response would overwrite the token of a login, and
+            // the token expires by its age before its secret has to be removed. Only its age ends it, so it keeps its
+            // time of issue.
             Origin::Anonymous(verified) => self.settles(config).then_some(CookieChange::Issue(verified.token)),
             Origin::JustStored(version) => issue(version),
             Origin::Late | Origin::NotStored | Origin::Stored { .. } => None,
@@ -192,8 +193,8 @@ impl CurrentSession {
     }
 }
 
-/// Whether a good token should be replaced by one that says the same: because its secret is about to be
-/// retired, or because the browser would drop the cookie.
+/// Whether a good token should be re-issued with the same content: because its secret is about to be retired, or
+/// because the browser would drop the cookie.
 fn is_due(config: &Config, verified: &Verified, now: UnixSeconds) -> bool {
     let has_aged = |max_age: Seconds| now.since(verified.token.issued_at).get() >= max_age.get() / 2;
     !verified.is_current() || config.cookie.max_age().is_some_and(has_aged)

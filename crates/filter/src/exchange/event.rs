@@ -1,4 +1,4 @@
-//! What goes into an exchange: the request and the response, as the edge has them.
+//! The input of an exchange: the request and the response, as the edge has them.
 
 use crate::binding::Binding;
 use crate::edit::Headers;
@@ -14,7 +14,7 @@ pub struct Request<'a> {
     pub binding: Binding,
     /// The time.
     pub now: UnixSeconds,
-    /// An id that is random and has never been used; it names the session if this turns out to be a new one.
+    /// A random id that has never been used. It names the session if this turns out to be a new one.
     pub fresh_id: SessionId,
 }
 
@@ -22,6 +22,6 @@ pub struct Request<'a> {
 pub trait ResponseHeaders {
     /// Whether there is a header of this name.
     fn contains(&self, name: &str) -> bool;
-    /// Has all headers read.
+    /// Reads all headers.
     fn read<T>(&self, reader: impl FnOnce(&Headers<'_>) -> T) -> T;
 }

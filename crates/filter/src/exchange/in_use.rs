@@ -1,5 +1,5 @@
-//! A stream in progress is a use of its session, however long after its request: a WebSocket, a download, a server's
-//! events. Envoy's `stream_idle_timeout` ends those on which nothing happens.
+//! An open stream is a use of its session, however long ago its request was: a WebSocket, a download, server-sent
+//! events. Envoy's `stream_idle_timeout` ends idle streams.
 
 use super::admission::{Admission, admit};
 use super::callout::{Answer, CallOutcome};
@@ -17,12 +17,12 @@ pub(super) struct InUse {
 }
 
 impl Exchange {
-    /// The lookup that tells the store that the session is still in use, if it is time for one. To be sent as
-    /// [`LookUp::touch`] while the stream lives; its answer comes back to [`touched`](Self::touched).
+    /// The lookup that tells the store that the session is still in use, if one is due. It is sent as [`LookUp::touch`]
+    /// while the stream is open, and its answer goes to [`touched`](Self::touched).
     #[must_use]
     pub fn due_touch(&self, now: UnixSeconds) -> Option<LookUp> {
         let InUse { token, touched } = self.in_use?;
-        // If the time of the last use is to come, the clock was set back.
+        // If the last use is in the future, the clock was set back.
         let is_due = now < touched || now.since(touched) >= self.config.timeouts.stream_touch_after();
         is_due.then_some(LookUp { id: token.id, seen: token.version })
     }
@@ -33,9 +33,9 @@ impl Exchange {
         self.in_use.map(|InUse { token, .. }| LookUp { id: token.id, seen: token.version })
     }
 
-    /// A touch of the session was answered, which had been sent at `asked`. A stream does
-    /// not keep a session alive that its token opens no more, or opens only for the length of a grace: its client has a
-    /// newer token. Without an answer the touch stays due.
+    /// A touch of the session that was sent at `asked` has been answered. A stream does not keep a session alive if its
+    /// token no longer opens the session, or opens it only by a grace: its client has a newer token. Without an answer
+    /// the touch stays due.
     pub fn touched(&mut self, answer: Answer<'_>, asked: UnixSeconds, now: UnixSeconds) {
         let Some(InUse { token, .. }) = self.in_use else { return };
         match CallOutcome::of(&self.config, token.id, answer) {
@@ -49,7 +49,7 @@ impl Exchange {
         }
     }
 
-    /// The stream uses this session, as it was found at `asked`: its last use is what its end tells.
+    /// The stream uses this session, as it was found at `asked`. Its last use follows from when it ends.
     pub(super) fn uses_found(&mut self, token: Token, found: &FoundSession, asked: UnixSeconds) {
         let extended = UnixSeconds::new(found.expires.get().saturating_sub(self.config.timeouts.idle.get()));
         self.uses(token, asked.min(extended));
@@ -62,8 +62,8 @@ impl Exchange {
 }
 
 impl crate::config::Timeouts {
-    /// How long after a use a stream in progress counts as the next: `touch_after`, unless that is long. A touch that
-    /// comes a moment before its time extends nothing, since another stream has just done so, and the next must still
+    /// The interval after which an open stream counts as the next use: `touch_after`, unless that is long. A touch that
+    /// comes slightly too early extends nothing, because another stream has just done so, and the next one must still
     /// be in time.
     #[must_use]
     pub fn stream_touch_after(&self) -> Seconds {

@@ -1,4 +1,4 @@
-//! Paths that need a login (`session: "required"`), and the answer to a request that has none.
+//! Paths that need a login (`session: "required"`), and the response to a request without one.
 
 use core::fmt::Write as _;
 use std::borrow::Cow;
@@ -11,17 +11,17 @@ use crate::edit::{GrpcStatus, Headers, LocalReply, text, values};
 use crate::found::FoundSession;
 use session::time::{Seconds, UnixSeconds};
 
-/// What is escaped of the path to come back to: all but RFC 3986's unreserved characters and the slash.
+/// The characters to escape in the path to return to: all but RFC 3986's unreserved characters and the slash.
 const RETURN_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-/// A longer path is not worth coming back to.
+/// A longer path is not worth returning to.
 const MAX_RETURN_PATH: usize = 2048;
 
-/// The login that a request needs, and what is needed to ask its client for it.
+/// The login that a request needs, and what it takes to ask its client for one.
 #[derive(Clone, Debug)]
 pub(super) struct Demand {
     login: Rc<Login>,
     asked: UnixSeconds,
-    /// Where a browser is to come back to; `None` for a client that is not navigating.
+    /// The path to which a browser returns; `None` for a client that is not navigating.
     return_path: Option<Vec<u8>>,
 }
 
@@ -32,8 +32,8 @@ impl Demand {
         Self { login, asked: now, return_path: is_navigation.then(path) }
     }
 
-    /// The answer if the session that was found does not have this login: 401, or the way to the login page for a
-    /// browser that is just navigating.
+    /// The response if the session does not have this login: 401, or a redirect to the login page for a browser that is
+    /// navigating.
     pub(super) fn unmet(self, found: Option<&FoundSession>) -> Option<LocalReply> {
         match found.filter(|found| found.subject.is_some()) {
             None => Some(self.reply(None)),
@@ -45,8 +45,8 @@ impl Demand {
         }
     }
 
-    /// `max_age` if a user is logged in, but not recently enough: the login page would otherwise see a user who
-    /// is logged in, and send them straight back.
+    /// `max_age` if a user is logged in, but not recently enough. Otherwise the login page would see a user who is
+    /// logged in, and send them straight back.
     fn reply(self, max_age: Option<Seconds>) -> LocalReply {
         let header = |name: &'static str, value: String| (Cow::Borrowed(name), value.into_bytes());
         let no_store = header("cache-control", "no-store".to_owned());
@@ -71,10 +71,10 @@ impl Demand {
     }
 }
 
-/// Whether a browser asks for a page that it will show. A script that asked would be led to the login page, and take it
-/// for its answer.
+/// Whether a browser requests a page to show. A script would follow the redirect to the login page, and mistake that
+/// for the response it asked for.
 ///
-/// Browsers say so themselves (Fetch Metadata), but not over plain http. Then it depends on what else scripts say: the
+/// Browsers say so themselves (Fetch Metadata), but not over plain http. Then it depends on what else scripts send: the
 /// `Accept` of a client that wants JSON and no HTML, or the header that script libraries have long sent. Neither gRPC
 /// nor a WebSocket is ever a page.
 fn is_navigation(headers: &Headers<'_>) -> bool {
@@ -92,7 +92,7 @@ fn is_navigation(headers: &Headers<'_>) -> bool {
     lower("x-requested-with").is_none() && !lower("accept").is_some_and(|accept| is_for_scripts(&accept))
 }
 
-/// Whether an `Accept` in lower case has JSON, or nothing that a page could be, and no HTML.
+/// Whether an `Accept` in lower case has no HTML, and has JSON or nothing that a page could be.
 fn is_for_scripts(accept: &[u8]) -> bool {
     let has_html = has(accept, b"html");
     let has_json = has(accept, b"application/json") || has(accept, b"+json");
@@ -113,7 +113,7 @@ fn challenge(max_age: Option<Seconds>) -> String {
     }
 }
 
-/// The login page with the path to come back to as `return_to`, and `max_age` if the login must be that new.
+/// The login page with the path to return to as `return_to`, and `max_age` if the login must be that recent.
 fn location(target: &str, path: &[u8], max_age: Option<Seconds>) -> String {
     let separator = if target.contains('?') { '&' } else { '?' };
     let mut location = format!("{target}{separator}");
@@ -126,8 +126,8 @@ fn location(target: &str, path: &[u8], max_age: Option<Seconds>) -> String {
     location
 }
 
-/// Whether a browser that is sent to this path stays on this site, however the application resolves it: one
-/// slash in front, and nothing that a browser takes for a second one (WHATWG URL, "special authority slashes").
+/// Whether a browser that is sent to this path stays on this site, however the application resolves it: one slash in
+/// front, and nothing that a browser reads as a second one (WHATWG URL, "special authority slashes").
 fn is_local(path: &[u8]) -> bool {
     let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
     let before_query = path.get(..end).unwrap_or_default();
@@ -193,7 +193,7 @@ mod tests {
             (&[("accept", "*/*")], 302),
             (&[("accept", "")], 302),
             (&[("sec-fetch-mode", "navigate")], 302),
-            // Android's WebView says so of its pages, too.
+            // Android's WebView sends this for its pages, too.
             (&[("sec-fetch-mode", "navigate"), ("x-requested-with", "com.example.app")], 302),
             (&[("sec-fetch-mode", "navigate"), ("accept", "application/json, text/html")], 302),
             (&[("sec-fetch-mode", "cors"), ("accept", PAGE)], 401),

@@ -22,25 +22,25 @@ use session::version::Version;
 
 /// What the cache has for a token.
 enum Cached {
-    /// Good as it is; `is_due` when the store should hear that the session is in use.
+    /// A good copy; `is_due` if the store should be told that the session is in use.
     Fresh {
         found: FoundSession,
         fetched: UnixSeconds,
         is_due: bool,
     },
-    /// Good only if the store does not answer.
+    /// A copy that is good only if the store does not answer.
     Stale(FoundSession),
     Nothing,
 }
 
 impl Exchange {
-    /// An anonymous session: the client has a token, the store has nothing.
+    /// An anonymous session: the client has a token, and the store has nothing.
     pub(super) fn go_on(&mut self, incoming: Incoming, verified: Verified) -> Step {
         let session = CurrentSession::new(&self.config, &incoming, verified.token.id, Origin::Anonymous(verified));
         self.forward(incoming, session, SessionState::Active, Version::UNSTORED, None)
     }
 
-    /// A stored session: from the cache if it may be, otherwise from the gateway.
+    /// A stored session: from the cache if that is allowed, otherwise from the gateway.
     pub(super) fn find(
         &mut self,
         incoming: Incoming,
@@ -81,12 +81,12 @@ impl Exchange {
         let Some(CacheEntry { id, fetched, state: cache::CopyState::Found(found) }) = entry else {
             return Cached::Nothing;
         };
-        // Not the session, not what this client has seen of it already, or over.
+        // Not this session, older than what this client has already seen, or over.
         if id != token.id || found.version < token.version || now >= found.expires {
             return Cached::Nothing;
         }
-        // From before the token, which may be of a session that was stored anew under a derived id; or from the future,
-        // because the clock was set back.
+        // Older than the token, which may belong to a session that was stored again under a derived id; or from the
+        // future, because the clock was set back.
         if fetched < token.issued_at || fetched > now {
             return Cached::Nothing;
         }
@@ -100,7 +100,7 @@ impl Exchange {
         }
     }
 
-    /// The token opens nothing any more: the next best.
+    /// The token no longer opens anything: try the next best one.
     fn pass_over(&mut self, mut incoming: Incoming, ended: Verified, slots: &impl Slots, now: UnixSeconds) -> Step {
         incoming.ended = incoming.ended.or(Some(ended.token.id));
         while let Some(verified) = incoming.take_token() {
@@ -108,7 +108,7 @@ impl Exchange {
             if token.version == Version::UNSTORED {
                 return self.go_on(incoming, verified);
             }
-            // What ended a token ended the older ones of its session.
+            // Whatever ended a token also ended the older ones of its session.
             if token.id != ended.token.id || token.version > ended.token.version {
                 return self.find(incoming, verified, slots, now);
             }
@@ -119,7 +119,7 @@ impl Exchange {
     /// A session that begins with this request.
     pub(super) fn start(&mut self, incoming: Incoming, state: SessionState) -> Step {
         let id = incoming.fresh_id;
-        // An image or a style sheet needs no session of its own, and its cookie could overwrite that of a login.
+        // An image or a style sheet needs no new session, and its cookie could overwrite that of a login.
         let stores = self.config.create == CreatePolicy::Eager && !incoming.is_subresource;
         let session = CurrentSession::new(&self.config, &incoming, id, Origin::Fresh);
         let mut step = self.forward(incoming, session, state, Version::UNSTORED, None);
@@ -151,7 +151,7 @@ impl Exchange {
         match outcome {
             CallOutcome::Found(found) if found.version < verified.token.version => {
                 self.effects.counts.add(Counter::LookupOlder);
-                // A write was lost that this client has seen. Who is logged in may be part of it.
+                // The store has lost a write that this client has seen. It may have changed who is logged in.
                 if incoming.login.is_some() || incoming.is_strict {
                     return self.deny();
                 }
@@ -187,7 +187,7 @@ impl Exchange {
         }
     }
 
-    /// Lets a token into the session that was found under its id, or not.
+    /// Decides whether a token opens the session that was found under its id.
     fn admit(
         &mut self,
         incoming: Incoming,
@@ -224,7 +224,7 @@ impl Exchange {
 
     /// The store did not answer. The token stays what it is: an outage logs no user out.
     fn unavailable(&mut self, incoming: Incoming, verified: Verified) -> Step {
-        // Where a login is needed, a client whose login can't be seen is not let through.
+        // If a login is needed, a client whose login can't be checked is not let through.
         if self.config.on_store_failure == OnStoreFailure::Deny || incoming.login.is_some() {
             return self.deny();
         }

@@ -1,4 +1,4 @@
-//! The request: which token the client presents, and what the upstream gets to see.
+//! The request: which token the client presents, and what the upstream sees.
 
 use std::borrow::Cow;
 use std::rc::Rc;
@@ -21,7 +21,7 @@ use session::version::Version;
 /// How many cookies of our name are tried. Each costs a MAC, and a request can bring thousands.
 const MAX_CANDIDATES: usize = 8;
 
-/// What of the client's headers the exchange still needs once they were read.
+/// What the exchange still needs of the client's headers after they have been read.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact about the request, and they are independent")]
 pub(super) struct Incoming {
@@ -31,11 +31,11 @@ pub(super) struct Incoming {
     rivals: Vec<Verified>,
     /// Whether there was more than one of them.
     pub(super) has_rivals: bool,
-    /// The session of the best token that turned out to be worth nothing any more.
+    /// The session of the best token that turned out to be worthless.
     pub(super) ended: Option<SessionId>,
-    /// Whether the answer is a part of a page that the browser loads by itself, such as an image.
+    /// Whether the response is a part of a page that the browser loads on its own, such as an image.
     pub(super) is_subresource: bool,
-    /// When the request came.
+    /// When the request arrived.
     pub(super) began: UnixSeconds,
     /// Whether there was any cookie of our name.
     pub(super) has_cookie: bool,
@@ -45,11 +45,11 @@ pub(super) struct Incoming {
     pub(super) binding: Binding,
     /// The login that the path needs, if it needs one.
     pub(super) login: Option<Demand>,
-    /// Whether only the store itself may say what the session is.
+    /// Whether only the store itself may provide the session.
     pub(super) is_strict: bool,
-    /// The `Cookie` lines to send on, if they differ from those that came.
+    /// The `Cookie` lines to pass on, if they differ from the client's.
     cookie: Option<Vec<Vec<u8>>>,
-    /// Names that the client used and that are not the client's to use.
+    /// Names that the client used and may not use.
     reserved: Vec<String>,
 }
 
@@ -92,14 +92,14 @@ impl Incoming {
     }
 }
 
-/// Whether Envoy itself has sent the request on again (`internal_redirect_policy`). The token was taken out of it
-/// the first time, so that it has none says nothing about the client.
+/// Whether Envoy itself has sent the request again (`internal_redirect_policy`). The token was removed the first time,
+/// so its absence says nothing about the client.
 pub(super) fn is_redirected(headers: &Headers<'_>) -> bool {
     values(headers, "x-envoy-original-url").next().is_some()
 }
 
-/// Whether a browser asks what a script may send (CORS preflight, Fetch section 4.8). It asks without credentials and
-/// content, before the request itself: there is no session yet, and none begins.
+/// Whether this is a CORS preflight (Fetch section 4.8), with which a browser asks what a script may send. It has no
+/// credentials and no content and precedes the request itself, so it has no session, and none begins.
 pub(super) fn is_preflight(headers: &Headers<'_>) -> bool {
     let has = |name| values(headers, name).next().is_some();
     let has_content = has("transfer-encoding") || values(headers, "content-length").any(|length| length != b"0");
@@ -111,17 +111,17 @@ pub(super) fn is_preflight(headers: &Headers<'_>) -> bool {
         && !has_content
 }
 
-/// Whether a browser says that it wants a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): not a document, and not
-/// what a script asks for, which may be the application itself.
+/// Whether a browser says that it requests a part of a page (Fetch Metadata, `Sec-Fetch-Dest`): neither a document nor
+/// a request by a script, which may be the application itself.
 fn is_subresource(headers: &Headers<'_>) -> bool {
     const NEED_A_SESSION: [&str; 8] =
         ["document", "iframe", "frame", "fencedframe", "empty", "webidentity", "embed", "object"];
     text(headers, "sec-fetch-dest").is_some_and(|destination| !NEED_A_SESSION.contains(&destination.trim_ascii()))
 }
 
-/// The cookies that are tokens which may still be used: the best, and the others with the best last. Stored before
-/// anonymous, then the newest. A browser that has several cookies of our name (one of an older configuration, with
-/// another domain or partition) sends the oldest first.
+/// The cookies that are usable tokens: the best one, and the others with the best last. Tokens of stored sessions are
+/// better than anonymous ones, and newer tokens better than older ones. A browser that has several cookies of our name
+/// (one of an older configuration, with another domain or partition) sends the oldest first.
 fn verify(
     config: &Config,
     values: &[&[u8]],
@@ -135,10 +135,10 @@ fn verify(
         match config.keyring.verify(value, &request.binding) {
             Ok(verified) => {
                 let token = &verified.token;
-                // A stored session has its own end. An anonymous one has only this.
+                // A stored session has its own expiry. An anonymous one has only this.
                 let is_too_old = token.version == Version::UNSTORED
                     && request.now.since(token.issued_at) >= config.timeouts.absolute;
-                // With `eager` there are no anonymous sessions; such a token is of an older configuration.
+                // With `eager` there are no anonymous sessions, so such a token comes from an older configuration.
                 let is_usable = token.version > Version::UNSTORED || config.create != CreatePolicy::Eager;
                 if is_too_old {
                     counts.add(Counter::TokenTooOld);
@@ -146,7 +146,7 @@ fn verify(
                 if !is_usable || is_too_old || best == Some(verified) || rivals.contains(&verified) {
                     continue;
                 }
-                // There hardly ever is a second one.
+                // There is rarely a second one.
                 let rival = match best {
                     Some(other) if rank(&other) >= rank(&verified) => Some(verified),
                     _ => best.replace(verified),
@@ -166,8 +166,8 @@ fn verify(
 }
 
 impl Incoming {
-    /// The edits for a request that goes nowhere, or not yet: its client may hang up, or get an answer in place of the
-    /// upstream's, and an access log must not have the token even then.
+    /// The edits for a request that is not forwarded, or not yet: its client may hang up, or get a response in place of
+    /// the upstream's, and an access log must not contain the token even then.
     pub(super) fn without_token(&self) -> Vec<Edit> {
         let mut edits = Vec::new();
         if self.has_cookie
@@ -195,13 +195,13 @@ pub(super) struct Outgoing<'a> {
     pub(super) id: SessionId,
     pub(super) state: SessionState,
     pub(super) version: Version,
-    /// The session as it was found; `None` if it is new, or if nothing is known.
+    /// The session as it was found; `None` if it is new, or if nothing is known about it.
     pub(super) found: Option<FoundSession>,
-    /// The value of the upstream's own cookie, where one is configured.
+    /// The value of the upstream's own cookie, if one is configured.
     pub(super) upstream_cookie: &'a str,
 }
 
-/// The edits that make the client's request the upstream's.
+/// The edits that turn the client's request into the upstream's.
 pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_>) -> Vec<Edit> {
     let mut edits = Vec::with_capacity(8);
     if let Some(mut lines) = incoming.cookie {
@@ -236,9 +236,9 @@ pub(super) fn forward(config: &Config, incoming: Incoming, outgoing: Outgoing<'_
     edits
 }
 
-/// The edits for a request without a session: what is not the client's to send goes all the same, and the
-/// token is not the upstream's to see. An adopted cookie is there, with an unused id: without one, upstreams
-/// take an id from the URL (`;jsessionid=`), which could be another client's.
+/// The edits for a request without a session. What clients may not send is removed all the same, and so is the token.
+/// An adopted cookie is added with an unused id: without one, upstreams accept an id from the URL (`;jsessionid=`),
+/// which could be another client's.
 pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
     let mut edits = Vec::new();
     if let Some(mut lines) = incoming.cookie {
@@ -251,7 +251,8 @@ pub(super) fn strip(config: &Config, incoming: Incoming) -> Vec<Edit> {
     edits
 }
 
-/// Puts a cookie in front of the first line: some servers read only that one, and PHP takes the first of a name.
+/// Puts a cookie at the start of the first line: some servers read only that line, and PHP uses the first cookie of a
+/// name.
 fn prepend(lines: &mut Vec<Vec<u8>>, name: &str, value: &str) {
     let mut cookie = [name, "=", value].concat().into_bytes();
     match lines.first_mut() {
@@ -274,7 +275,7 @@ mod tests {
     const NOW: UnixSeconds = UnixSeconds::new(1_000_000);
 
     proptest! {
-        /// The best token first, in whatever order the browser sends them. Against a sort of all of them.
+        /// The best token comes first, in whatever order the browser sends them. Compared with a sort of all of them.
         #[test]
         fn the_best_token_comes_first(tokens in proptest::collection::vec((0..4_u8, 0..3_u32, 0..3_u64), 0..=MAX_CANDIDATES)) {
             let config = config(json!({}));

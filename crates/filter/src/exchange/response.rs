@@ -1,4 +1,4 @@
-//! The response: what the upstream wants done to the session, and what the client gets to see.
+//! The response: how the upstream wants to change the session, and what the client gets.
 
 use std::borrow::Cow;
 
@@ -22,12 +22,12 @@ pub(super) const NAMES: [&str; 4] = [upstream_api::PATCH, upstream_api::CONTROL,
 pub(super) struct Instructions {
     /// Merge patches, to be applied in order.
     pub(super) patches: Vec<Object>,
-    /// What was asked for of older tokens.
+    /// Whether older tokens should end.
     rotation: Rotation,
     pub(super) destroy: bool,
     /// The upstream has renewed its own session id.
     pub(super) upstream_cookie: Option<String>,
-    /// Something was said that can't be understood.
+    /// An instruction was invalid.
     pub(super) is_invalid: bool,
 }
 
@@ -37,19 +37,19 @@ impl Instructions {
         !self.patches.is_empty() || self.rotation() > Rotation::None
     }
 
-    /// Whether all they say is that the upstream has renewed its own id.
+    /// Whether the only change is that the upstream has renewed its own id.
     pub(super) fn is_mere_renewal(&self) -> bool {
         self.upstream_cookie.is_some() && self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy
     }
 
-    /// Gives up a renewal that came too late to be made, if there are patches that can be made without it: parallel
-    /// requests renew side by side, and only the first of them has a token that may rotate.
+    /// Drops a renewal that came too late, if there are patches that can be saved without it: parallel requests renew
+    /// the id at the same time, and only the first of them has a token that may rotate.
     pub(super) fn give_up_renewal(&mut self) -> bool {
         let is_worth_it = !self.patches.is_empty() && self.rotation == Rotation::None && !self.destroy;
         is_worth_it && self.upstream_cookie.take().is_some()
     }
 
-    /// Whether older tokens are to end: an upstream that renews its own id asks for that, too.
+    /// Whether older tokens should end. An upstream that renews its own id asks for that, too.
     pub(super) fn rotation(&self) -> Rotation {
         let renewed = if self.upstream_cookie.is_some() { Rotation::Asked } else { Rotation::None };
         self.rotation.max(renewed)
@@ -60,7 +60,7 @@ impl Instructions {
         serde_json::to_vec(&self.patches).unwrap_or_default()
     }
 
-    /// What the patches make of a session that holds nothing yet.
+    /// The data that results from applying the patches to an empty session.
     pub(super) fn initial_data(&self) -> Object {
         let mut data = Object::new();
         for patch in &self.patches {
@@ -70,22 +70,22 @@ impl Instructions {
     }
 }
 
-/// A response while it waits for the session.
+/// A response that waits for the session.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HeldResponse {
     pub(super) instructions: Instructions,
-    /// What has to go, whatever becomes of the instructions.
+    /// The edits to make whatever becomes of the instructions.
     cleanup: Vec<Edit>,
-    /// Cookies to take away when ours is set.
+    /// Cookies to clear when ours is set.
     variants: Vec<String>,
-    /// What keeps shared caches away, as far as the response doesn't.
+    /// The edits that keep the response out of shared caches, as far as it does not do so itself.
     private: Vec<Edit>,
-    /// What lets a script read the response: an answer in its place has it, too.
+    /// The headers that let a script read the response: a response that replaces it has them, too.
     readable: Vec<(Cow<'static, str>, Vec<u8>)>,
 }
 
 impl HeldResponse {
-    /// Reads a response. `sent_cookie` is what the upstream was given as its own cookie; `None` if what it does to that
+    /// Reads a response. `sent_cookie` is what the upstream was sent as its own cookie; `None` if what it does to that
     /// says nothing about the session.
     pub(super) fn read(config: &Config, headers: &Headers<'_>, sent_cookie: Option<&str>, now: UnixSeconds) -> Self {
         let mut held = Self { private: caching::keep_away(headers), readable: readable(headers), ..Self::default() };
@@ -113,7 +113,7 @@ impl HeldResponse {
         held
     }
 
-    /// Takes out the cookies that are not the upstream's to set: ours, and the one it was given our id in.
+    /// Removes the cookies that the upstream may not set: ours, and the one that carries our id to it.
     fn take_cookies(&mut self, config: &Config, headers: &Headers<'_>, sent_cookie: Option<&str>, now: UnixSeconds) {
         let all = values(headers, "set-cookie");
         let own_name = config.cookie.name().as_bytes();
@@ -123,7 +123,7 @@ impl HeldResponse {
         for line in all.clone() {
             let (name, value) = name_and_value(line);
             if Some(name) == upstream_name {
-                // The last one of a scope counts: PHP deletes its cookie and sets it anew in one response.
+                // The last one for a scope counts: PHP deletes its cookie and sets it again in one response.
                 let scope = Scope::of(line);
                 adopted.retain(|(other, _)| *other != scope);
                 adopted.push((scope, UpstreamCookie::read(line, value, now)));
@@ -145,18 +145,18 @@ impl HeldResponse {
         }
     }
 
-    /// Has these cookies taken away when ours is set.
+    /// Clears these cookies when ours is set.
     pub(super) fn clear(&mut self, variants: &[String]) {
         variants.clone_into(&mut self.variants);
     }
 
-    /// The answer in place of this response.
+    /// The response that replaces this one.
     pub(super) fn replace_by(self, mut reply: LocalReply) -> LocalReply {
         reply.headers.extend(self.readable);
         reply
     }
 
-    /// The edits for the client: what has to go, and a `Set-Cookie` of ours.
+    /// The edits for the client's response: removals, and our `Set-Cookie`.
     pub(super) fn into_edits(self, set_cookie: Option<String>, error: Option<&'static str>) -> Vec<Edit> {
         let mut edits = self.cleanup;
         if let Some(set_cookie) = set_cookie {
@@ -171,13 +171,13 @@ impl HeldResponse {
     }
 }
 
-/// Whether the subject depends on how bytes are read that may be either UTF-8 or Latin-1: it could be another user.
+/// Whether the subject depends on reading bytes as either UTF-8 or Latin-1: it could be another user.
 fn guesses_subject(config: &Config, spoken: &Spoken) -> bool {
     let subject = spoken.patch.get(&config.subject_key).and_then(Value::as_str);
     spoken.is_guessed && subject.is_some_and(|subject| !subject.is_ascii())
 }
 
-/// The headers that tell a browser which script may read a response (Fetch section 3.3), and `vary`, which goes with
+/// The headers that tell a browser which scripts may read a response (Fetch section 3.3), and `vary`, which belongs to
 /// them.
 fn readable(headers: &Headers<'_>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
     let named = headers.iter().filter_map(|(name, value)| Some((core::str::from_utf8(name).ok()?, *value)));
@@ -188,13 +188,13 @@ fn readable(headers: &Headers<'_>) -> Vec<(Cow<'static, str>, Vec<u8>)> {
         .collect()
 }
 
-/// What a `Set-Cookie` says of the upstream's own session.
+/// What a `Set-Cookie` says about the upstream's own session.
 enum UpstreamCookie<'a> {
     /// It has this id.
     Is(&'a str),
-    /// It has an id that can't be kept.
+    /// It has an id that can't be stored.
     Unkept,
-    /// It has ended, and so does ours: what comes after it belongs to no user yet.
+    /// It has ended, and ours ends too: what follows belongs to no user yet.
     Deleted,
 }
 
@@ -207,8 +207,8 @@ impl<'a> UpstreamCookie<'a> {
     }
 }
 
-/// Which of a browser's cookies of one name a `Set-Cookie` means (RFC 6265 section 5.3, step 11): the values of its
-/// last `Domain` and `Path`.
+/// Which of a browser's cookies of the same name a `Set-Cookie` affects (RFC 6265 section 5.3, step 11): the values of
+/// its last `Domain` and `Path`.
 #[derive(PartialEq, Eq)]
 struct Scope<'a>([&'a [u8]; 2]);
 

@@ -1,12 +1,12 @@
-//! What a callout says of the request that it is made for, so that the gateway's log lines can be found by it.
+//! What a callout says about its request, so that the gateway's log lines for that request can be found.
 
 use crate::edit::{Headers, values};
 
-/// The headers that name a request or its trace (W3C Trace Context), and how many bytes of each are sent on. What a
-/// client makes longer than that would only fill logs.
+/// The headers that name a request or its trace (W3C Trace Context), and how many bytes of each are sent on. Longer
+/// values from clients would only fill logs.
 const NAMES: [(&str, usize); 3] = [("x-request-id", 256), ("traceparent", 256), ("tracestate", 512)];
 
-/// The headers of one request that its callouts carry, too: their values in one text, since hardly any request needs
+/// The headers of one request that its callouts also carry. Their values are in one text, because few requests need
 /// them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trace {
@@ -19,7 +19,7 @@ impl Trace {
     pub(super) fn read(headers: &Headers<'_>) -> Self {
         let values = NAMES.map(|(name, limit)| {
             let mut given = values(headers, name);
-            // What is there twice names nothing.
+            // A header that occurs twice identifies nothing.
             let value = given.next().filter(|_| given.next().is_none())?;
             let is_sent = value.len() <= limit && value.iter().all(|byte| matches!(byte, b' '..=b'~'));
             core::str::from_utf8(value).ok().filter(|_| is_sent)

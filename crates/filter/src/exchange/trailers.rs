@@ -1,7 +1,8 @@
-//! Trailers: nothing in them is a session's, in either direction.
+//! Trailers: they have nothing to do with sessions, in either direction.
 //!
-//! A request's trailers are the client's alone, and a response's come when its head, with our cookie, is long under
-//! way. What a header must not say they must not say either: some servers and clients merge trailers into the headers.
+//! A request's trailers come from the client alone, and a response's arrive long after its headers, with our cookie,
+//! were sent. Names that are not allowed in headers are not allowed in trailers either, because some servers and
+//! clients merge trailers into the headers.
 
 use std::borrow::Cow;
 
@@ -51,7 +52,8 @@ mod tests {
     }
 
     proptest! {
-        /// Exactly the names that a request's headers must not have are gone, whatever stands around them.
+        /// Exactly the names that are not allowed in a request's headers are removed, whatever other trailers there
+        /// are.
         #[test]
         fn only_names_that_are_not_the_senders_go(
             names in proptest::collection::vec("(x[-_]session[-_][a-z]{0,4}|x[-_]user|cookie|set-cookie|[a-z-]{1,12})", 0..8)

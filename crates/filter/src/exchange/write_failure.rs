@@ -10,7 +10,7 @@ use crate::upstream_api::ERROR;
 pub(super) enum WriteFailure {
     /// The store does not answer.
     Unavailable,
-    /// The upstream sent what is no session change.
+    /// The upstream sent an invalid change.
     Invalid,
     /// The data would be too large.
     TooLarge,
@@ -18,7 +18,7 @@ pub(super) enum WriteFailure {
     Ended,
     /// Another client has promoted the anonymous token.
     Refused,
-    /// The subject has as many sessions as it may have.
+    /// The subject already has as many sessions as allowed.
     TooMany,
 }
 
@@ -35,7 +35,7 @@ impl WriteFailure {
         }
     }
 
-    /// Only what another try could help may look to a gRPC client as if it did.
+    /// A gRPC client may see only those as worth a retry that a retry may help.
     const fn grpc_status(self) -> GrpcStatus {
         match self {
             Self::Unavailable | Self::Ended | Self::Refused => GrpcStatus::Unavailable,
@@ -44,8 +44,8 @@ impl WriteFailure {
         }
     }
 
-    /// The client's answer in place of the response. Who is to blame decides the status: the upstream for what
-    /// can't be saved (502); no party is to blame for the rest, and a retry may help (503).
+    /// The response that the client gets instead. The status says who is to blame: the upstream for what can't be saved
+    /// (502); no party is to blame for the rest, and a retry may help (503).
     pub(super) fn reply(self, set_cookie: Option<String>) -> LocalReply {
         let (status, body) = match self {
             Self::Unavailable => (503, "The session store does not answer. Try again in a moment.\n"),

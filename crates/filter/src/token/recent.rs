@@ -1,8 +1,8 @@
-//! The tokens that were verified last. A browser sends the same one with every request of a page, and its MAC is the
-//! most expensive thing that a request whose session is in the cache computes.
+//! The most recently verified tokens. A browser sends the same token with every request of a page, and the MAC is the
+//! most expensive computation for a request whose session is in the cache.
 //!
-//! Only tokens whose MAC was right are kept, so that forged ones neither fill this nor push others out. They are
-//! compared in constant time, as MACs are: how long it takes says nothing about how much of a guess was right.
+//! Only tokens whose MAC was right are kept, so forged ones neither fill the slots nor push others out. Tokens are
+//! compared in constant time, like MACs: the time says nothing about how much of a guess was right.
 
 use core::fmt;
 
@@ -11,7 +11,7 @@ use ctutils::CtEq as _;
 use super::BYTES;
 use crate::binding::Binding;
 
-/// Enough for the pages that thousands of clients load at the same moment. All of them take some 400 KiB.
+/// Enough for the pages that thousands of clients load at the same moment. Together they take about 400 KiB.
 const SLOTS: usize = 4096;
 
 /// The tokens that were verified last, one in each slot.
@@ -20,7 +20,7 @@ pub(super) struct Recent {
     slots: Vec<Option<Verification>>,
 }
 
-/// A token that was good, bound to what, and by which key.
+/// A verified token, its binding, and the key that verified it.
 #[derive(Clone)]
 struct Verification {
     token: [u8; BYTES],
