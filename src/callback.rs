@@ -1,4 +1,4 @@
-//! One callback: whose it is, and when.
+//! One callback: which stream it belongs to, and its time.
 
 use std::cell::OnceCell;
 
@@ -8,7 +8,7 @@ use crate::host::Host;
 
 /// One callback of the host's.
 pub(crate) struct Callback<H> {
-    /// The stream whose callback it is, or `None` for the root's.
+    /// The stream that the callback belongs to; `None` for the root's.
     pub(crate) active: Option<u32>,
     host: H,
     millis: OnceCell<u64>,
@@ -19,8 +19,8 @@ impl<H: Host> Callback<H> {
         Self { active, host, millis: OnceCell::new() }
     }
 
-    /// The time in milliseconds since the Unix epoch. The host's clock is read when it is first needed, and only then:
-    /// in Envoy that is a hostcall.
+    /// The time in milliseconds since the Unix epoch. The host's clock is read only when the time is first needed,
+    /// because in Envoy that is a hostcall.
     pub(crate) fn millis(&self) -> u64 {
         *self.millis.get_or_init(|| self.host.now_ms())
     }

@@ -1,8 +1,9 @@
-//! Envoy's contexts, as the SDK has them.
+//! Envoy's contexts, in the SDK's form.
 //!
-//! The SDK lends out one context for each callback, and an event of one stream concerns others. So the contexts are
-//! handles on the [`RootContext`] that they share. Callbacks never nest: Envoy puts off what a hostcall leads to until
-//! the callback is over. Should one nest all the same, it gets what a filter without a configuration has to say.
+//! The SDK lends out one context for each callback, but an event of one stream can concern others. So the contexts are
+//! handles to the [`RootContext`] that they share. Callbacks never nest, because Envoy defers the consequences of a
+//! hostcall until the callback has returned. A callback that did nest would be treated as in a filter without a
+//! configuration.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,15 +17,15 @@ use crate::envoy::Envoy;
 use crate::host::Side;
 use crate::root_context::{self, Flow, RootContext};
 
-/// What the contexts of one root share; `None` before it was configured.
+/// What the contexts of one root share; `None` until it is configured.
 type Shared = Rc<RefCell<Option<RootContext<Envoy>>>>;
 
 fn with<T>(shared: &Shared, event: impl FnOnce(&mut RootContext<Envoy>) -> T) -> Option<T> {
     shared.try_borrow_mut().ok()?.as_mut().map(event)
 }
 
-/// For headers only: `tools/wasm-trim` makes a pause one of the whole message, whose body and trailers Envoy keeps back
-/// without asking.
+/// Only headers need this: `tools/wasm-trim` turns a pause into one of the whole message, and Envoy then holds the body
+/// and trailers on its own.
 impl From<Flow> for Action {
     fn from(flow: Flow) -> Self {
         match flow {
@@ -34,12 +35,12 @@ impl From<Flow> for Action {
     }
 }
 
-/// One configuration in one VM. A replaced one lives on beside the new one until its last stream ends.
+/// One configuration in one VM. A replaced configuration stays next to the new one until its last stream ends.
 #[derive(Default)]
 pub(crate) struct Root(Shared);
 
 impl Context for Root {
-    /// An answer to what the root has asked.
+    /// The answer to a callout of the root.
     fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
         with(&self.0, |root| root.call_answered(None, call, headers, body_size));
     }
@@ -71,8 +72,8 @@ impl traits::RootContext for Root {
         Some(ContextType::HttpContext)
     }
 
-    /// A handle only. What belongs to a stream begins with its request: Envoy also makes contexts for the access log of
-    /// requests that were answered in front of the filter, and over HTTP/3 it never deletes those.
+    /// Only a handle. The state of a stream begins with its request: Envoy also creates contexts for the access log of
+    /// requests that another filter in front responded to, and over HTTP/3 it never deletes them.
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         Some(Box::new(Stream { id, root: Rc::clone(&self.0) }))
     }
@@ -92,7 +93,7 @@ struct Stream {
 }
 
 impl Context for Stream {
-    /// An answer to what this stream has asked, for itself and maybe for others.
+    /// The answer to a callout that this stream has made, for itself and possibly for others.
     fn on_http_call_response(&mut self, call: u32, headers: usize, body_size: usize, _trailers: usize) {
         with(&self.root, |root| root.call_answered(Some(self.id), call, headers, body_size));
     }
@@ -109,7 +110,7 @@ impl HttpContext for Stream {
     }
 
     fn on_http_response_headers(&mut self, _headers: usize, _end_of_stream: bool) -> Action {
-        // Without a configuration the response is our own refusal.
+        // Without a configuration, the response is our own refusal.
         with(&self.root, |root| root.response_headers(self.id)).unwrap_or(Flow::Continue).into()
     }
 

@@ -1,7 +1,7 @@
 //! Envoy as the filter's host.
 //!
-//! The SDK's hostcalls panic at a status that they don't expect. Each function says why none can come; that it is
-//! called only while its message is in the filter's hands ([`Host`]) is what `root_context` is written for.
+//! The SDK's hostcalls panic at a status that they don't expect. Each function says why no such status can occur.
+//! `root_context` makes sure that each is called only while the filter holds its message (see [`Host`]).
 
 use std::time::{Duration, SystemTime};
 
@@ -30,16 +30,17 @@ const fn trailers_of(side: Side) -> MapType {
     }
 }
 
-/// All headers of a map. Envoy refuses a map only where there is none of that kind: not in its message's callback.
+/// All headers of a map. Envoy refuses a map only if there is none of that kind, which is not the case in its message's
+/// callback.
 ///
-/// The SDK panics at a name that is not UTF-8. Envoy's codecs let only tokens in (RFC 9110, section 5.6.2), from
-/// clients and from upstreams. Another filter could make such a name all the same, and the map is the only way to see
-/// the names of headers: see "Nothing panics" in `docs/design-notes.md`.
+/// The SDK panics at a name that is not UTF-8. Envoy's codecs accept only tokens (RFC 9110, section 5.6.2), from
+/// clients and from upstreams. Another filter could still create such a name, and the map is the only way to see the
+/// names of headers: see "Nothing panics" in `docs/design-notes.md`.
 fn all(map: MapType) -> HeaderList {
     hostcalls::get_map_bytes(map).unwrap_or_default()
 }
 
-/// Envoy takes any name and value; for refusals of a map see [`all`].
+/// Envoy accepts any name and value. For refusals of a map, see [`all`].
 fn edit(map: MapType, edit: &Edit) {
     let edited = match edit {
         Edit::Set(name, value) => hostcalls::set_map_value_bytes(map, name, Some(value)),
@@ -51,9 +52,9 @@ fn edit(map: MapType, edit: &Edit) {
     }
 }
 
-/// The HTTP status that Envoy makes this gRPC status of (`Grpc::Utility::httpToGrpcStatus`). Not the SDK's own way to
-/// answer gRPC: with that the HTTP status is 200, also where Envoy does not take the call for gRPC, and a 200 is no
-/// refusal.
+/// The HTTP status that Envoy translates into this gRPC status (`Grpc::Utility::httpToGrpcStatus`). The SDK's own
+/// function for gRPC is not used: it sends the HTTP status 200 even if Envoy does not consider the call gRPC, and a 200
+/// is not a refusal.
 const fn http_status(status: GrpcStatus) -> u16 {
     match status {
         GrpcStatus::Internal => 400,
@@ -92,13 +93,13 @@ impl Host for Envoy {
         edit(trailers_of(side), change);
     }
 
-    /// Every status that Envoy's attributes have is expected, whatever the path.
+    /// The SDK expects every status that Envoy returns for attributes, whatever the path.
     fn property(&self, path: &[String]) -> Option<Vec<u8>> {
         hostcalls::get_property(path.iter().map(String::as_str).collect()).ok().flatten()
     }
 
-    /// The SDK panics at a refusal. Envoy refuses it for a stream that has ended, and for a name that a wasm filter in
-    /// front has declared read-only (`declare_property`) and set: ours are not for others to set.
+    /// The SDK panics at a refusal. Envoy refuses to set the state of a stream that has ended, and a name that a wasm
+    /// filter in front has declared read-only (`declare_property`) and set. Other filters must not set our names.
     fn set_filter_state(&self, name: &str, value: &[u8]) {
         if hostcalls::set_property(vec![name], Some(value)).is_err() {
             log::error!("{name} could not be published");
@@ -110,14 +111,14 @@ impl Host for Envoy {
         hostcalls::get_shared_data(key).unwrap_or_default()
     }
 
-    /// That another was faster is expected, and there is no other refusal.
+    /// The status for "another write came first" is expected, and there is no other refusal.
     fn set_shared_data(&self, key: &str, value: &[u8], version: Option<u32>) -> bool {
         hostcalls::set_shared_data(key, Some(value), version).is_ok()
     }
 
-    /// Both of Envoy's refusals are expected. The SDK panics at a number that it waits for already, and never stops
-    /// waiting for those of streams that have ended. Envoy counts callouts up by fours in 32 bits, so the first number
-    /// comes again after a billion callouts of one VM.
+    /// Both of Envoy's refusals are expected. The SDK panics at an id for which it is already waiting, and it never
+    /// stops waiting for those of streams that have ended. Envoy increments the id by four, in 32 bits, so the first id
+    /// is repeated after a billion callouts of one VM.
     fn send(&self, cluster: &str, callout: &Callout, trace: &Trace, timeout: Duration) -> Result<u32, NotSent> {
         let own = callout.headers.iter().map(|(name, value)| (*name, value.as_ref()));
         let headers = own.chain(trace.headers()).collect();
@@ -131,12 +132,12 @@ impl Host for Envoy {
         all(MapType::HttpCallResponseHeaders)
     }
 
-    /// Only a buffer that is not there is refused.
+    /// Envoy refuses only a buffer that does not exist.
     fn answer_body(&self) -> Vec<u8> {
         hostcalls::get_buffer(BufferType::HttpCallResponseBody, 0, usize::MAX).ok().flatten().unwrap_or_default()
     }
 
-    /// That there is no such stream is expected.
+    /// The status for "no such stream" is expected.
     fn act_for(&self, stream: u32) -> bool {
         hostcalls::set_effective_context(stream).is_ok()
     }
@@ -152,8 +153,8 @@ impl Host for Envoy {
         }
     }
 
-    /// Envoy does it once the callback is over, and refuses nothing. The SDK takes headers of text only: all of ours
-    /// are, and of an upstream's what is none is left out.
+    /// Envoy does this after the callback has returned, and refuses nothing. The SDK accepts only text in headers. All
+    /// of ours are text, and an upstream's that are not are omitted.
     fn reply(&self, reply: &LocalReply, is_grpc: bool) {
         let headers =
             reply.headers.iter().filter_map(|(name, value)| Some((name.as_ref(), str::from_utf8(value).ok()?)));
@@ -179,7 +180,7 @@ impl Host for Envoy {
         hostcalls::define_metric(MetricType::Histogram, name).ok()
     }
 
-    /// That there is no such metric is expected.
+    /// The status for "no such metric" is expected.
     fn raise(&self, counter: u32, by: i64) {
         if hostcalls::increment_metric(counter, by).is_err() {
             log::error!("a counter could not be raised");

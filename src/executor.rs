@@ -20,8 +20,8 @@ use crate::slots::SharedSlots;
 use crate::stream::Stream;
 use crate::touches::{MOST_TOUCHES, Touches};
 
-/// How long counts may be gathered before the host sees them, in milliseconds; also the shortest time between two looks
-/// at the streams in progress.
+/// How long counts may be collected before the host sees them, in milliseconds. Also the shortest time between two
+/// checks of the open streams.
 const GATHER_MS: u64 = 1000;
 
 /// The shortest period of the timer, in milliseconds.
@@ -36,11 +36,11 @@ pub(crate) struct Executor<H> {
     entropy: Entropy,
     metrics: Metrics,
     calls: Calls,
-    /// Whether there are counts that the host has not seen, and the timer runs that will show them.
+    /// Whether there are counts that the host has not seen. Then the timer runs that will pass them on.
     is_counting: bool,
     /// Whether the timer fires as soon as it can.
     is_soon: bool,
-    /// When to look at the streams in progress again, in milliseconds since the Unix epoch.
+    /// When to check the open streams again, in milliseconds since the Unix epoch.
     next_look_ms: u64,
 }
 
@@ -67,7 +67,7 @@ impl<H: Host + Clone> Executor<H> {
         self.entropy.session_id()
     }
 
-    /// What the tokens of the stream whose callback it is are bound to.
+    /// The values that the tokens of the current stream are bound to.
     pub(crate) fn binding(&self) -> Binding {
         if self.config.bind.is_empty() {
             return Binding::NONE;
@@ -75,8 +75,8 @@ impl<H: Host + Clone> Executor<H> {
         Binding::of(&self.config.bind.iter().map(|path| self.host.property(path)).collect::<Vec<_>>())
     }
 
-    /// Carries out the step that an event of this stream led to, and those that follow from it. Says which message goes
-    /// on by it, if one does.
+    /// Carries out the step that an event of this stream led to, and those that follow from it. Returns the message
+    /// that continues, if any.
     pub(crate) fn carry_out(
         &mut self,
         id: u32,
@@ -105,7 +105,7 @@ impl<H: Host + Clone> Executor<H> {
                 Step::Forward { edits, callout } => {
                     stream.edit(&self.host, Side::Request, &edits);
                     if callout.is_some_and(|callout| !self.call(id, callout, stream.exchange.trace(), callback)) {
-                        // The request goes on all the same; the response will meet the consequence.
+                        // The request continues all the same; the response will be affected by the failure.
                         stream.exchange.answer(Answer::NotSent, &SharedSlots(&self.host), callback.seconds());
                     }
                     return Some(Side::Request);
@@ -126,27 +126,28 @@ impl<H: Host + Clone> Executor<H> {
         }
     }
 
-    /// Why a callout was made that is answered now.
+    /// Why the callout that has now been answered was made.
     pub(crate) fn take_purpose(&mut self, call: u32, callback: &Callback<H>) -> Option<Purpose> {
         let (purpose, sent_ms) = self.calls.answered(call)?;
         self.metrics.callout_took(&self.host, callback.millis().saturating_sub(sent_ms));
         Some(purpose)
     }
 
-    /// A stream is over. If it has asked for others, too, its answer would be lost with it: the root asks again.
+    /// A stream is over. If other streams wait for its callout, the answer would be lost with it, so the root makes the
+    /// callout again.
     pub(crate) fn stream_ended(&mut self, id: u32) {
         if self.calls.stream_ended(id) {
             self.fire_soon();
         }
     }
 
-    /// The callouts that the root is to make.
+    /// Makes the callouts of the root.
     pub(crate) fn take_unsent(&mut self) -> Vec<Unsent> {
         self.is_soon = false;
         self.calls.take_unsent()
     }
 
-    /// Looks a session up for streams that wait already; `false` if that is not possible.
+    /// Looks a session up for streams that already wait; `false` if that is not possible.
     pub(crate) fn look_up_for(
         &mut self,
         look_up: LookUp,
@@ -177,13 +178,13 @@ impl<H: Host + Clone> Executor<H> {
         }
     }
 
-    /// Looks for the sessions that streams in progress keep in use, and sets the timer for the next look. That is only
-    /// now and then, since there can be many.
+    /// Finds the sessions that open streams keep in use, and sets the timer for the next check. This is done only from
+    /// time to time, because there can be many streams.
     pub(crate) fn look_at(&mut self, streams: &ById<Stream>, callback: &Callback<H>) {
         let period_ms =
             self.config.timeouts.stream_touch_after().get().saturating_mul(250).clamp(GATHER_MS, LONGEST_MS);
         let wait_ms = self.next_look_ms.saturating_sub(callback.millis());
-        // Further away than a period only if the clock was set back.
+        // It is more than a period away only if the clock was set back.
         let look_ms = if (1..=period_ms).contains(&wait_ms) {
             (!streams.is_empty()).then_some(wait_ms)
         } else {
@@ -194,21 +195,21 @@ impl<H: Host + Clone> Executor<H> {
             self.next_look_ms = callback.millis().saturating_add(next_ms);
             is_any_in_use.then_some(next_ms)
         };
-        // What was decided in this callback may have something to count or to send, too.
+        // The decisions in this callback may also have left something to count or to send.
         let count_ms = self.is_counting.then_some(GATHER_MS);
         self.is_soon = self.calls.is_any_unsent();
         let soon_ms = self.is_soon.then_some(SOON_MS);
         self.host.set_timer([look_ms, count_ms, soon_ms].into_iter().flatten().min().unwrap_or_default());
     }
 
-    /// Tells the store of these sessions; `false` if some have to wait.
+    /// Tells the store about these sessions; `false` if some have to wait.
     fn touch(&mut self, due: HashMap<SessionId, (LookUp, Vec<u32>)>, callback: &Callback<H>) -> bool {
         for (look_up, streams) in due.into_values() {
             if self.calls.refreshing() >= MOST_TOUCHES {
                 return false;
             }
             if self.calls.needs_refresh(&look_up) {
-                // One warning is enough, and what the host refuses now it may not at the next look.
+                // One warning is enough, and the host may accept at the next check what it refuses now.
                 let Some(call) = self.send(&look_up.touch(&self.config), &Trace::default()) else { break };
                 self.calls.sent_refresh(call, look_up, streams, callback.seconds(), callback.millis());
             }
@@ -224,8 +225,8 @@ impl<H: Host + Clone> Executor<H> {
         }
     }
 
-    /// Has a stream wait until its session was looked up, with others or by a lookup of its own; `false` if none could
-    /// be sent.
+    /// Makes a stream wait until its session has been looked up, with others or with its own lookup; `false` if none
+    /// could be sent.
     fn look_up(&mut self, id: u32, look_up: LookUp, is_shareable: bool, trace: &Trace, callback: &Callback<H>) -> bool {
         if !is_shareable {
             return self.call(id, look_up.callout(&self.config), trace, callback);
@@ -254,13 +255,13 @@ impl<H: Host + Clone> Executor<H> {
         true
     }
 
-    /// Has the root send something, as soon as it can.
+    /// Makes the root send something, as soon as it can.
     fn by_root(&mut self, unsent: Unsent) {
         self.calls.leave_to_root(unsent);
         self.fire_soon();
     }
 
-    /// Sends a callout, unless the host can't, which it says at once.
+    /// Sends a callout, unless the host refuses it, which it does at once.
     fn send(&self, callout: &Callout, trace: &Trace) -> Option<u32> {
         let gateway = &self.config.gateway;
         self.host.send(&gateway.cluster, callout, trace, gateway.timeout).ok()
@@ -278,7 +279,7 @@ impl<H: Host + Clone> Executor<H> {
         if let Some(identity) = effects.identity {
             self.publish(&identity);
         }
-        // By the root: the answer would be lost if this stream ended before it came, and many do.
+        // Sent by the root: the answer would be lost if this stream ended before it arrives, and many do.
         if let Some(look_up) = effects.refresh.filter(|look_up| self.calls.needs_refresh(look_up)) {
             self.by_root(Unsent::Refresh(look_up, exchange.trace().clone()));
         }
@@ -290,7 +291,7 @@ impl<H: Host + Clone> Executor<H> {
         self.host.set_filter_state("session_state", identity.state.as_str().as_bytes());
     }
 
-    /// Counts for the host to see within a second.
+    /// Counts events. The host sees them within a second.
     fn count(&mut self, counts: Counts) {
         if counts != Counts::default() {
             self.metrics.raise(counts);
@@ -312,7 +313,7 @@ impl<H: Host + Clone> Executor<H> {
 }
 
 /// Whether a callout for this stream can be sent in this callback. In another stream's callback it would belong to that
-/// stream, and its answer would be lost if that stream ended first.
+/// stream, and the answer would be lost if that stream ended first.
 fn may_send<H>(id: u32, callback: &Callback<H>) -> bool {
     callback.active.is_none_or(|active| active == id)
 }

@@ -1,4 +1,4 @@
-//! What the filter asks of its host.
+//! What the filter needs from its host.
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -20,15 +20,15 @@ pub(crate) enum Side {
     Response,
 }
 
-/// The host has no way to send a callout now: no such cluster, no endpoint, a circuit breaker.
+/// The host can't send a callout now: no such cluster, no endpoint, an open circuit breaker.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NotSent;
 
-/// A host, seen from one callback. Headers, trailers and properties are those of the stream in whose callback it is
-/// asked, or which [`act_for`](Self::act_for) has named since.
+/// A host, as seen from one callback. Headers, trailers and properties are those of the stream that the callback
+/// belongs to, or that [`act_for`](Self::act_for) has named since.
 ///
-/// Each method that touches a message may be called only while that message is in the filter's hands: in its own
-/// callback, or while it is held.
+/// A method that accesses a message may be called only while the filter has that message: in its own callback, or while
+/// it is held.
 pub(crate) trait Host {
     /// Milliseconds since the Unix epoch.
     fn now_ms(&self) -> u64;
@@ -50,33 +50,33 @@ pub(crate) trait Host {
     /// Sets the filter state `wasm.<name>`, for logs and other filters.
     fn set_filter_state(&self, name: &str, value: &[u8]);
 
-    /// What all workers know under a key, and the version to replace it with.
+    /// The value that all workers share under a key, and the version for replacing it.
     fn shared_data(&self, key: &str) -> (Option<Vec<u8>>, Option<u32>);
-    /// Replaces what all workers know under a key, if it has this version still; `false` if it has not.
+    /// Replaces the value that all workers share under a key, if it still has this version; `false` if it does not.
     fn set_shared_data(&self, key: &str, value: &[u8], version: Option<u32>) -> bool;
 
-    /// Sends a callout; its answer comes with this number. The timeout has 32 bits of milliseconds.
+    /// Sends a callout; its answer arrives with this id. The timeout has 32 bits of milliseconds.
     fn send(&self, cluster: &str, callout: &Callout, trace: &Trace, timeout: Duration) -> Result<u32, NotSent>;
     /// The headers of the answer to a callout, in its callback.
     fn answer_headers(&self) -> HeaderList;
     /// The body of the answer to a callout, in its callback.
     fn answer_body(&self) -> Vec<u8>;
 
-    /// Has the next calls mean another stream's messages; `false` if that stream is gone.
+    /// Makes the next calls refer to another stream's messages; `false` if that stream is gone.
     fn act_for(&self, stream: u32) -> bool;
-    /// Lets a held message go on.
+    /// Releases a held message.
     fn resume(&self, side: Side);
-    /// Answers the client in place of the upstream.
+    /// Responds to the client in place of the upstream.
     fn reply(&self, reply: &LocalReply, is_grpc: bool);
 
-    /// Has the timer fire every so often, in milliseconds of 32 bits; never, for zero.
+    /// Sets the timer's period, in milliseconds of 32 bits; zero stops it.
     fn set_timer(&self, millis: u64);
 
     /// Defines a counter, or finds it; its id.
     fn define_counter(&self, name: &str) -> Option<u32>;
     /// Defines a histogram, or finds it; its id.
     fn define_histogram(&self, name: &str) -> Option<u32>;
-    /// Raises a counter by 1 or more.
+    /// Increments a counter by 1 or more.
     fn raise(&self, counter: u32, by: i64);
     /// Adds a value to a histogram.
     fn record(&self, histogram: u32, value: u64);

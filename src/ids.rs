@@ -1,4 +1,4 @@
-//! Maps by the ids that Envoy gives to contexts and callouts.
+//! Maps whose keys are Envoy's ids of contexts and callouts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// A map by id.
 pub(crate) type ById<T> = HashMap<u32, T, BuildHasherDefault<IdHasher>>;
 
-/// Spreads ids, which Envoy counts up by itself: clients can't choose them, so they need no keyed hash.
+/// Spreads ids. Envoy assigns them by counting, so clients can't choose them, and no keyed hash is needed.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -37,7 +37,7 @@ mod tests {
             .map(|id| {
                 let mut hasher = IdHasher::default();
                 hasher.write_u32(id);
-                // What a table of 65536 buckets looks at.
+                // The bits that a table of 65536 buckets uses.
                 hasher.finish() & 0xffff
             })
             .collect();

@@ -1,20 +1,20 @@
 //! The Envoy filter: callbacks in, hostcalls out.
 //!
-//! Every decision is [`session_filter`]'s. This crate hands it what Envoy says and carries out the steps it returns.
-//! Nothing here may panic: a panic ends the VM of a whole worker thread.
+//! [`session_filter`] makes every decision. This crate passes it Envoy's events and carries out the steps that it
+//! returns. Nothing here may panic, because a panic destroys the VM of a whole worker thread.
 //!
 //! | module | is |
 //! |---|---|
-//! | `contexts` | Envoy's contexts, as the SDK has them: thin handles on what follows |
+//! | `contexts` | Envoy's contexts, in the SDK's form: thin handles to the rest |
 //! | `root_context` | one configuration in one VM, and its streams |
-//! | `stream` | one HTTP stream, and which of its messages is in our hands |
+//! | `stream` | one HTTP stream, and which of its messages the filter has |
 //! | `executor` | carries out the steps that exchanges decide |
 //! | `calls` | the callouts under way, and the streams that wait for them |
-//! | `touches` | the sessions that streams in progress keep in use |
-//! | `host` | what the filter asks of its host, and a host for tests |
+//! | `touches` | the sessions that open streams keep in use |
+//! | `host` | what the filter needs from its host, and a host for tests |
 //! | `envoy` | Envoy as that host: the hostcalls |
 //! | `slots` | the cache's slots in the host's shared data |
-//! | `callback` | whose callback it is, and when |
+//! | `callback` | which stream a callback belongs to, and its time |
 //! | `metrics`, `entropy`, `ids` | counters, random ids, maps by Envoy's ids |
 
 #![expect(missing_docs, reason = "proxy_wasm::main! expands to a function without documentation")]
@@ -36,7 +36,7 @@ mod tests;
 mod touches;
 
 proxy_wasm::main! {{
-    // Also has a panic say what it was about in Envoy's log.
+    // This also makes a panic log its reason in Envoy's log.
     proxy_wasm::set_log_level(proxy_wasm::types::LogLevel::Warn);
     proxy_wasm::set_root_context(|_| Box::new(contexts::Root::default()));
 }}

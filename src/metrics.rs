@@ -1,13 +1,13 @@
 //! The metrics of `session_filter` as the host's.
 //!
-//! A request only adds to numbers in the VM's own memory. They are handed to the host about once a second: one hostcall
-//! for each counter that has grown, whatever the number of requests.
+//! A request only adds to numbers in the VM's own memory. They are passed to the host about once a second, with one
+//! hostcall for each counter that has changed, whatever the number of requests.
 
 use session_filter::counter::{CALLOUT_MS, Counter, Counts};
 
 use crate::host::Host;
 
-/// A counter of the host's, and by how much it is behind.
+/// A counter of the host, and how far it is behind.
 struct Gathered {
     id: u32,
     behind: i64,
@@ -26,7 +26,8 @@ impl Metrics {
         Self { counters: Counter::ALL.iter().map(define).collect(), callout_ms: host.define_histogram(CALLOUT_MS) }
     }
 
-    /// A callout took this long. There is one only where there is a round trip to the gateway, so this need not wait.
+    /// Records how long a callout took. This happens only once per round trip to the gateway, so it need not be
+    /// batched.
     pub(crate) fn callout_took(&self, host: &impl Host, millis: u64) {
         if let Some(id) = self.callout_ms {
             host.record(id, millis);
@@ -44,7 +45,7 @@ impl Metrics {
     /// Brings the host's counters up to date.
     pub(crate) fn flush(&mut self, host: &impl Host) {
         for Gathered { id, behind } in self.counters.iter_mut().flatten() {
-            // Envoy calls an increment by nothing an error.
+            // Envoy treats an increment by zero as an error.
             if *behind > 0 {
                 host.raise(*id, *behind);
                 *behind = 0;

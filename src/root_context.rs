@@ -12,7 +12,7 @@ use crate::ids::ById;
 use crate::slots::SharedSlots;
 use crate::stream::{PassingResponse, Stream, borrowed, is_grpc};
 
-/// The answer where the filter itself can't do its work.
+/// The response if the filter itself can't do its work.
 const UNABLE: LocalReply = LocalReply {
     status: 500,
     grpc_status: GrpcStatus::Internal,
@@ -20,17 +20,17 @@ const UNABLE: LocalReply = LocalReply {
     body: "The session filter is not working.\n",
 };
 
-/// What becomes of a message whose callback it is.
+/// What happens to the message of the current callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
-    /// It goes on.
+    /// It continues.
     Continue,
-    /// It is held until it is resumed, or its client has a local reply.
+    /// It is held until it is resumed, or until its client gets a local reply.
     Hold,
 }
 
-/// Refuses the request whose callback it is. Its cookies have not been read, so all of them are removed: one may be a
-/// token, and logs may show it.
+/// Refuses the request of the current callback. Its cookies have not been read, so all of them are removed: one may be
+/// a token, and logs may show it.
 pub(crate) fn refuse(host: &impl Host) -> Flow {
     host.edit_headers(Side::Request, &Edit::Remove("cookie".into()));
     host.reply(&UNABLE, false);
@@ -72,14 +72,14 @@ impl<H: Host + Clone> RootContext<H> {
         })
     }
 
-    /// Without a request the response is that of a filter in front, and has no session.
+    /// Without a request, the response comes from a filter in front and has no session.
     pub(crate) fn response_headers(&mut self, id: u32) -> Flow {
         self.event(id, Side::Response, |stream, _, host, callback| {
             stream.exchange.response(&PassingResponse(host), &SharedSlots(host), || callback.seconds())
         })
     }
 
-    /// Runs the event that a message of a stream has come, and carries out what it leads to.
+    /// Handles the arrival of a stream's message, and carries out what it leads to.
     fn event(
         &mut self,
         id: u32,
@@ -94,7 +94,7 @@ impl<H: Host + Clone> RootContext<H> {
         if released == Some(side) { Flow::Continue } else { Flow::Hold }
     }
 
-    /// The trailers of a message have come.
+    /// The trailers of a message have arrived.
     pub(crate) fn trailers(&self, id: u32, side: Side) {
         let Some(Stream { exchange, .. }) = self.streams.get(&id) else { return };
         let trailers = self.host.trailers(side);
@@ -108,11 +108,11 @@ impl<H: Host + Clone> RootContext<H> {
         }
     }
 
-    /// A callout has been answered, in the callback of this stream, or of the root. `headers` is 0 if it failed.
+    /// A callout has been answered, in the callback of this stream or of the root. `headers` is 0 if it failed.
     pub(crate) fn call_answered(&mut self, active: Option<u32>, call: u32, headers: usize, body_size: usize) {
         let callback = self.callback(active);
         let Some(purpose) = self.executor.take_purpose(call, &callback) else { return };
-        // What is not there can't be read.
+        // Without headers there is nothing to read.
         let headers = if headers > 0 { self.host.answer_headers() } else { Vec::new() };
         let body = if body_size > 0 { self.host.answer_body() } else { Vec::new() };
         let answer = Answer::Received { headers: &borrowed(&headers), body: &body };
@@ -129,7 +129,7 @@ impl<H: Host + Clone> RootContext<H> {
         }
     }
 
-    /// The timer has fired: for counts, for callouts that the root has to make, or for the streams in progress.
+    /// The timer has fired: for counts, for callouts of the root, or for the open streams.
     pub(crate) fn timer_fired(&mut self) {
         let callback = self.callback(None);
         self.executor.flush_counts();
@@ -152,18 +152,18 @@ impl<H: Host + Clone> RootContext<H> {
         self.executor.look_at(&self.streams, &callback);
     }
 
-    /// The configuration is no longer needed: what was counted must not be lost with it, and its timer must not go on.
+    /// The configuration is no longer needed. Its counts must not be lost, and its timer must stop.
     pub(crate) fn end(&mut self) {
         self.executor.flush_counts();
         self.host.set_timer(0);
     }
 
-    /// Gives an answer to streams that wait for it.
+    /// Passes an answer to the streams that wait for it.
     fn answer(&mut self, waiting: &[u32], answer: Answer<'_>, callback: &Callback<H>) {
         let mut effective = callback.active;
         for id in waiting {
-            // Those whose client has gone in the meantime wait no more. Each is looked for right before, since the host
-            // and the SDK know nothing of a stream that has ended.
+            // Streams whose client has left in the meantime no longer wait. Each is checked right before it is resumed,
+            // because the host and the SDK don't know a stream that has ended.
             let Some(stream) = self.streams.get_mut(id) else { continue };
             if effective != Some(*id) && !self.host.act_for(*id) {
                 continue;

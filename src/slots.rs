@@ -1,12 +1,12 @@
-//! The cache's slots in Envoy's shared data, which all workers share. So do all plugins of one `vm_id`, and Istio gives
-//! none: hence the prefix.
+//! The cache's slots in Envoy's shared data, which all workers share. All plugins with the same `vm_id` share it, too,
+//! and Istio sets no `vm_id`: hence the prefix.
 
 use session_filter::cache::{self, SlotWrite, Slots};
 
 use crate::host::Host;
 
-/// How often a slot is tried when other workers write to it at the same time. A copy that isn't kept costs a lookup
-/// later, nothing else.
+/// How often to try a slot while other workers write to it. A copy that is not stored costs a lookup later, and nothing
+/// else.
 const ATTEMPTS: usize = 3;
 
 /// The slots of a host.

@@ -1,4 +1,4 @@
-//! One HTTP stream, and the message of it that is in our hands.
+//! One HTTP stream, and which of its messages the filter has.
 
 use session_filter::edit::{Edit, Headers};
 use session_filter::exchange::{Exchange, ResponseHeaders};
@@ -10,7 +10,7 @@ pub(crate) struct Stream {
     pub(crate) exchange: Exchange,
     /// Whether its request is a gRPC call.
     pub(crate) is_grpc: bool,
-    /// The message that is in our hands: in its callback, or held. The host has only the headers of that one.
+    /// The message that the filter has: in its callback, or held. The host provides only the headers of that one.
     pub(crate) in_hand: Option<Side>,
 }
 
@@ -19,7 +19,7 @@ impl Stream {
         Self { exchange, is_grpc: false, in_hand: None }
     }
 
-    /// Applies edits in order, if that message is in our hands.
+    /// Applies edits in order, if the filter has that message.
     pub(crate) fn edit(&self, host: &impl Host, side: Side, edits: &[Edit]) {
         if edits.is_empty() {
             return;
@@ -41,12 +41,12 @@ pub(crate) fn is_grpc(headers: &Headers<'_>) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
 }
 
-/// Headers as the decisions take them.
+/// Headers in the form that the decisions need.
 pub(crate) fn borrowed(headers: &HeaderList) -> Vec<(&[u8], &[u8])> {
     headers.iter().map(|(name, value)| (name.as_bytes(), value.as_slice())).collect()
 }
 
-/// The response whose callback it is, read only as far as needed.
+/// The response of the current callback, read only as far as needed.
 pub(crate) struct PassingResponse<'a, H>(pub(crate) &'a H);
 
 impl<H: Host> ResponseHeaders for PassingResponse<'_, H> {

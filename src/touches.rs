@@ -1,4 +1,5 @@
-//! The sessions of streams in progress, looked through now and then for those that the store has not heard of for long.
+//! The sessions of open streams. They are checked from time to time for those that the store has not been told about
+//! for a while.
 
 use std::collections::HashMap;
 
@@ -6,16 +7,16 @@ use session::id::SessionId;
 use session::time::UnixSeconds;
 use session_filter::exchange::{Exchange, LookUp};
 
-/// The most touches under way at a time, so that a thousand streams that began together are no burst of calls. The
-/// others wait for the next look; a map has another order each time, so none waits for ever.
+/// The maximum number of touches under way, so that a thousand streams that began together don't cause a burst of
+/// calls. The others wait for the next check. A map's order differs each time, so none waits for ever.
 pub(crate) const MOST_TOUCHES: usize = 64;
 
-/// What a look at the streams has found.
+/// The result of checking the streams.
 #[derive(Default)]
 pub(crate) struct Touches {
-    /// Whether any stream keeps a session in use, so that another look is needed.
+    /// Whether any stream keeps a session in use, so that another check is needed.
     pub(crate) is_any_in_use: bool,
-    /// The sessions to be touched, each once, with all streams that go on in it.
+    /// The sessions to touch, each once, with all its open streams.
     pub(crate) due: HashMap<SessionId, (LookUp, Vec<u32>)>,
 }
 

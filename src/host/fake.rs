@@ -1,9 +1,9 @@
 //! A host for tests, which models what Envoy and the SDK do.
 //!
-//! It panics where the SDK would: where headers or trailers are read or changed that are not in the filter's hands. An
-//! answer comes to the context that asked, and is dropped if that one is gone. A message is held as a whole, with any
-//! options of the plugin, since that is what `tools/wasm-trim` makes of it: nothing comes of its trailers until it goes
-//! on. Milliseconds have 32 bits. Nothing here knows in which order hostcalls are made.
+//! It panics where the SDK would, when headers or trailers are accessed that the filter does not have. An answer is
+//! delivered to the context that made the callout, and dropped if that context is gone. A message is held as a whole
+//! whatever the plugin's options, because `tools/wasm-trim` ensures that: its trailers arrive only after it is
+//! released. Milliseconds have 32 bits. Nothing here depends on the order of hostcalls.
 
 use std::cell::{Ref, RefCell, RefMut};
 use std::collections::BTreeMap;
@@ -19,15 +19,15 @@ use super::{HeaderList, Host, NotSent, Side};
 /// One stream, as its client and its upstream see it.
 #[derive(Debug, Default)]
 pub(crate) struct Passage {
-    /// The headers of both messages, as far as they have come.
+    /// The headers of both messages, as far as they have arrived.
     pub(crate) messages: [Option<HeaderList>; 2],
-    /// The message that is in the filter's hands.
+    /// The message that the filter has.
     pub(crate) in_hand: Option<Side>,
-    /// The trailers whose callback it is.
+    /// The trailers in whose callback the filter is.
     pub(crate) trailers: Option<(Side, HeaderList)>,
-    /// What the filter has let go on after it had held it.
+    /// The messages that the filter has held and then released.
     pub(crate) resumed: Vec<Side>,
-    /// What the filter has answered in place of the upstream: its status.
+    /// The status of the filter's response in place of the upstream's.
     pub(crate) reply: Option<u16>,
     /// The filter state.
     pub(crate) state: BTreeMap<String, Vec<u8>>,
@@ -37,7 +37,7 @@ pub(crate) struct Passage {
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) id: u32,
-    /// The stream whose context asked; `None` for the root.
+    /// The stream whose context made it; `None` for the root.
     pub(crate) asked_by: Option<u32>,
     pub(crate) callout: Callout,
 }
@@ -52,14 +52,14 @@ impl Sent {
 pub(crate) struct State {
     pub(crate) now_ms: u64,
     pub(crate) streams: BTreeMap<u32, Passage>,
-    /// The context whose callback it is: a stream's, or the root's.
+    /// The context that the callback belongs to: a stream's, or the root's.
     pub(crate) active: Option<u32>,
     /// The context that hostcalls act for.
     pub(crate) effective: Option<u32>,
     pub(crate) sent: Vec<Sent>,
     /// No callout can be sent: there is no such cluster.
     pub(crate) is_cut_off: bool,
-    /// The answer whose callback it is.
+    /// The answer in whose callback the filter is.
     pub(crate) answer: Option<(HeaderList, Vec<u8>)>,
     /// The timer's period in milliseconds, if it runs.
     pub(crate) timer_ms: Option<u64>,
@@ -69,7 +69,7 @@ pub(crate) struct State {
     last_call: u32,
 }
 
-/// The host, shared by everything that it hosts.
+/// The host, shared by all contexts.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHost(Rc<RefCell<State>>);
 
