@@ -16,10 +16,10 @@ use crate::sessions::SessionError;
 use crate::store::Store;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-/// What the encoder writes.
+/// The content type that the encoder writes.
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the admin port tells about an API.
+/// What the admin port reports about an API.
 pub struct Admin<S> {
     api: Arc<Api<S>>,
     metrics: Metrics,
@@ -28,13 +28,13 @@ pub struct Admin<S> {
 }
 
 impl<S: Store> Admin<S> {
-    /// The admin port of `api`, which is served by the present runtime.
+    /// The admin port of `api`, which the current runtime serves.
     #[must_use]
     pub fn new(api: Arc<Api<S>>, metrics: Metrics, draining: watch::Receiver<bool>) -> Self {
         Self { api, metrics, draining, api_runtime: Handle::current() }
     }
 
-    /// Asked where the API is served, since the store's connections belong there.
+    /// Runs where the API is served, because the store's connections belong there.
     async fn ready(&self) -> Result<Result<(), SessionError>, JoinError> {
         let api = Arc::clone(&self.api);
         self.api_runtime.spawn(async move { api.ready().await }).await

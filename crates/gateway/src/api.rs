@@ -1,6 +1,6 @@
-//! The HTTP API: requests in, answers out, as `docs/gateway-api.md` has it.
+//! The HTTP API: requests in, answers out, as described in `docs/gateway-api.md`.
 //!
-//! Plain matches instead of a framework: there are few routes, each answer has to carry the marker whatever
+//! It uses plain matches instead of a framework: there are few routes, every answer must carry the marker whatever has
 //! happened, and the gateway shares a core with Envoy.
 
 mod answer;
@@ -35,14 +35,14 @@ use crate::store::Store;
 /// What the API answers with.
 pub type Answer = Response<Full<Bytes>>;
 
-/// The bounds of requests.
+/// The limits for requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// The largest body in bytes.
     pub body_bytes: usize,
     /// How long a body may take to arrive.
     pub body_timeout: Duration,
-    /// How many calls may be in flight.
+    /// The maximum number of calls in flight.
     pub calls: usize,
 }
 
@@ -58,12 +58,12 @@ pub struct Api<S> {
     warned_of_overload: Seldom,
 }
 
-/// A body that is not there after this time is one that its call's place is not kept for.
+/// A call gives up its place if its body has not arrived after this time.
 const BODY_PATIENCE: Duration = Duration::from_millis(10);
-/// What happens to one call happens to many: one line in this time is enough.
+/// What happens to one call happens to many, so one log line in this time is enough.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 
-/// When something was last warned of.
+/// The time of the last warning, so that warnings are rare.
 #[derive(Default)]
 struct Seldom(Mutex<Option<Instant>>);
 
@@ -94,7 +94,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// The calls in flight, for who reads connections.
+    /// The calls in flight, for the code that reads connections.
     #[must_use]
     pub fn in_flight(&self) -> InFlight {
         self.in_flight.clone()
@@ -105,13 +105,13 @@ impl<S: Store> Api<S> {
         self.sessions.ping().await
     }
 
-    /// Waits until what requests have left to do in the background is done.
+    /// Waits until the background work of all requests is done.
     pub async fn finish(&self) {
         self.sessions.finish().await;
     }
 
-    /// Answers a request, whatever it is. It is in flight from this call on, and not only once the future is polled:
-    /// otherwise requests would pile up in the runtime uncounted.
+    /// Answers any request. The request counts as in flight from this call on, not only once the future is polled.
+    /// Otherwise requests would pile up in the runtime uncounted.
     pub fn answer<B>(self: Arc<Self>, request: Request<B>) -> impl Future<Output = Answer> + Send
     where
         B: Body<Data = Bytes> + Send,
@@ -142,7 +142,8 @@ impl<S: Store> Api<S> {
 
         let outcome = match place {
             Ok(place) => {
-                // In a box: what a refusal needs is moved about with each request, and this is a hundred times that.
+                // It is boxed because the result is moved with each request, and this is a hundred times the size of a
+                // refusal.
                 let handled = Box::pin(self.handle(route, place, request));
                 let outcome = AssertUnwindSafe(handled).catch_unwind().await;
                 outcome.unwrap_or_else(|_| {
@@ -168,7 +169,8 @@ impl<S: Store> Api<S> {
         if method == "HEAD" { answer::without_body(answer) } else { answer }
     }
 
-    /// The call's place among those in flight. Who shows no token needs none, and can't take one from those who do.
+    /// The call's place among those in flight. A caller without a token needs none, and can't take one from callers
+    /// with a token.
     fn admit(&self, route: &Route, headers: &HeaderMap) -> Result<Option<CallPlace>, ApiError> {
         if !route.is_guarded() {
             return Ok(None);
@@ -198,7 +200,7 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// The body. While a slow one is on its way the call has no place, so that slow callers don't keep out others.
+    /// The body. While a slow body is arriving, the call has no place, so that slow callers don't keep others out.
     async fn body<B>(
         &self,
         body: B,
@@ -241,8 +243,8 @@ impl<S: Store> Api<S> {
         }
     }
 
-    /// Says what an operator has to know. When the store stops answering it does so once, and once when it answers
-    /// again: a line per failed request would fill a disk in an outage.
+    /// Logs what an operator has to know. It logs once when the store stops answering and once when it answers again,
+    /// because a line per failed request would fill a disk in an outage.
     fn watch(&self, refusal: Option<&ApiError>) {
         if matches!(refusal, Some(ApiError::Unauthorized)) && self.warned_of_strangers.is_time() {
             tracing::warn!("a call had no valid bearer token; logged at most once a minute");
@@ -265,7 +267,7 @@ impl<S: Store> Api<S> {
     }
 }
 
-/// The method as a metric's label; what clients invent must not become one.
+/// The method as a metric's label. Methods that clients invent must not become labels.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

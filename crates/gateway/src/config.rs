@@ -1,6 +1,6 @@
 //! Flags, environment and files, checked before anything starts.
 //!
-//! Every flag stands in `docs/gateway.md`; a test compares the two.
+//! Every flag is in `docs/gateway.md`; a test compares the two.
 
 mod bearer_tokens;
 mod listen;
@@ -156,7 +156,7 @@ pub enum Command {
     Healthcheck,
 }
 
-/// What a login of a subject that has as many sessions as it may have leads to.
+/// What happens to a login of a subject that already has as many sessions as allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnMaxSessions {
     /// The oldest of them ends.
@@ -166,7 +166,7 @@ pub enum OnMaxSessions {
 }
 
 impl Flags {
-    /// How many sessions a subject may have, if that is limited.
+    /// The limit for a subject's sessions, if there is one.
     #[must_use]
     pub fn session_limit(&self) -> Option<SessionLimit> {
         let policy = match self.on_max_sessions {
@@ -177,12 +177,12 @@ impl Flags {
     }
 }
 
-/// How a log line looks.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// A line of text, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,6 +1,6 @@
 //! `session-gateway healthcheck`: asks a running gateway whether it is alive.
 //!
-//! For where there is nothing else to ask with: the gateway's image has no shell and no curl.
+//! It is for places without any other client: the gateway's image has no shell and no curl.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::config::Listen;
 
-/// How long each step may take. `/healthz` looks at nothing but the process, so a slow answer is a sign, too.
+/// How long each step may take. `/healthz` checks only the process, so a slow answer is a symptom, too.
 const TIMEOUT: Duration = Duration::from_secs(2);
 const REQUEST: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: session-gateway\r\nconnection: close\r\n\r\n";
 const ALIVE: &[u8] = b"HTTP/1.1 200";
@@ -17,7 +17,7 @@ const ALIVE: &[u8] = b"HTTP/1.1 200";
 /// Why a gateway does not count as alive.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthcheckError {
-    /// Nothing listens there, or what does is too slow.
+    /// Nothing listens there, or it is too slow.
     #[error("no gateway answers on {address}: {reason}")]
     Silent {
         /// Its admin address.
@@ -25,7 +25,7 @@ pub enum HealthcheckError {
         /// What went wrong.
         reason: io::Error,
     },
-    /// Something answers, but not as a gateway that is well.
+    /// Something answers, but not like a healthy gateway.
     #[error("{address} does not answer like a live gateway")]
     Answer {
         /// Its admin address.
@@ -33,8 +33,8 @@ pub enum HealthcheckError {
     },
 }
 
-/// Asks the gateway whose admin port is `address`. Where that is every address of the machine (`0.0.0.0`, `[::]`),
-/// Linux connects to the loopback.
+/// Asks the gateway whose admin port is `address`. If that stands for all addresses of the machine (`0.0.0.0`, `[::]`),
+/// Linux connects to the loopback interface.
 pub fn healthcheck(address: &Listen) -> Result<(), HealthcheckError> {
     let answer = match address {
         Listen::Tcp(host) => tcp(host).and_then(ask),
@@ -50,7 +50,7 @@ pub fn healthcheck(address: &Listen) -> Result<(), HealthcheckError> {
     }
 }
 
-/// A connection to the first of the host's addresses that takes one.
+/// A connection to the first of the host's addresses that accepts one.
 fn tcp(host: &str) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in host.to_socket_addrs()? {
@@ -65,7 +65,7 @@ fn tcp(host: &str) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// The start of the answer, as long as [`ALIVE`].
+/// The start of the answer, with the length of [`ALIVE`].
 fn ask(mut stream: impl Read + Write) -> io::Result<[u8; ALIVE.len()]> {
     stream.write_all(REQUEST)?;
     let mut start = [0; ALIVE.len()];

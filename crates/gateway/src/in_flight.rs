@@ -1,10 +1,10 @@
-//! How many calls may be in flight at a time, and how connections wait when there are many.
+//! Limits the calls in flight, and makes connections wait when there are many.
 //!
-//! Beyond what a gateway can serve, an answer comes later than its caller waits for it. So there is a bound, and a call
-//! beyond it is refused while that is still cheap: before its body is read, and before it waits for anything. But
-//! reading and refusing a call costs as much as serving one from memory. So before that, from a quarter of the bound
-//! on, connections are read in turn only, as calls end: what is not read waits with its caller, who has a bound of its
-//! own.
+//! If a gateway gets more calls than it can serve, an answer arrives later than its caller waits for it. So there is a
+//! limit, and a call beyond it is refused while that is still cheap: before its body is read, and before it waits for
+//! anything. But reading and refusing a call costs as much as serving one from memory. So from a quarter of the limit
+//! on, connections are read only in turn, as calls end. A call that is not read waits with its caller, which has a
+//! limit of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use crate::metrics::{CallGuard, Metrics};
 
-/// How long a connection waits for its turn to be read. Together with what comes after, it has to be shorter than
-/// callers wait.
+/// How long a connection waits for its turn to be read. Together with what follows, it has to be shorter than the time
+/// that callers wait.
 const MAX_WAIT: Duration = Duration::from_millis(100);
 const _: () = assert!(MAX_WAIT.as_millis() < DEFAULT_CALL_TIMEOUT.as_millis(), "callers give up first");
 
@@ -26,15 +26,15 @@ pub struct InFlight(Arc<Calls>);
 
 struct Calls {
     free: Arc<Semaphore>,
-    /// With at least this many free places, connections are read as they come. A read may bring as many calls as a
-    /// connection has streams, for which there is room then, here and before a memcached node.
+    /// With at least this many free places, connections are read without waiting. A read may bring as many calls as a
+    /// connection has streams. There is then room for them, both here and in the queue of a memcached node.
     plenty: usize,
     /// Tells a connection that it is its turn.
     turn: Notify,
     metrics: Metrics,
 }
 
-/// A call's place among them, until it is dropped.
+/// A call's place among them, which it has until this is dropped.
 pub struct CallPlace {
     permit: Option<OwnedSemaphorePermit>,
     calls: Arc<Calls>,
@@ -42,14 +42,14 @@ pub struct CallPlace {
 }
 
 impl InFlight {
-    /// At most `limit` calls.
+    /// Allows at most `limit` calls.
     #[must_use]
     pub fn new(limit: usize, metrics: Metrics) -> Self {
         let free = Arc::new(Semaphore::new(limit));
         Self(Arc::new(Calls { free, plenty: limit - limit / 4, turn: Notify::new(), metrics }))
     }
 
-    /// A place, if there is one right now.
+    /// A place, if there is one now.
     #[must_use]
     pub fn enter(&self) -> Option<CallPlace> {
         let calls = Arc::clone(&self.0);
@@ -58,12 +58,12 @@ impl InFlight {
         Some(CallPlace { permit: Some(permit), calls, _counted: counted })
     }
 
-    /// Whether connections are read as they come.
+    /// Whether connections are read without waiting.
     pub(crate) fn is_roomy(&self) -> bool {
         self.0.free.available_permits() >= self.0.plenty
     }
 
-    /// Waits until there is room and no other connection's turn is earlier; not for long, whatever happens.
+    /// Waits until there is room and no other connection's turn is earlier, but never for long.
     pub(crate) async fn turn(self) {
         let turn = async {
             loop {
@@ -76,7 +76,7 @@ impl InFlight {
         let _ = timeout(MAX_WAIT, turn).await;
     }
 
-    /// The turn of a connection on which nothing came is the next one's.
+    /// If nothing arrived on a connection, the next one takes its turn.
     pub(crate) fn pass(&self) {
         if self.is_roomy() {
             self.0.turn.notify_one();

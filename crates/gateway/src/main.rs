@@ -80,12 +80,12 @@ fn start(flags: &Flags) -> Result<(), GatewayError> {
             }
         }
     });
-    // A name look-up may hang in a thread of its own; the process doesn't wait for it.
+    // A name lookup may hang in its own thread; the process does not wait for it.
     runtime.shutdown_background();
     outcome
 }
 
-/// One worker needs no other thread to wake, which is cheaper than a pool of one.
+/// A single worker never has to wake another thread, which is cheaper than a pool of one.
 fn runtime(flags: &Flags) -> std::io::Result<Runtime> {
     match flags.workers.map(std::num::NonZero::get) {
         Some(1) => Builder::new_current_thread().enable_all().build(),
@@ -111,10 +111,10 @@ async fn run<S: Store>(flags: &Flags, tokens: BearerTokens, store: S, metrics: M
     let sessions = Sessions::new(store, settings, metrics.clone());
     let api = Arc::new(Api::new(sessions, tokens, limits, metrics.clone()));
 
-    // The admin port outlives the API's drain: it is what tells that the process drains.
+    // The admin port outlives the API's drain, because it reports that the process is draining.
     let (drain, admin_drain) = (Drain::new(), Drain::new());
     let listeners = listen(flags.listen.clone(), flags.unix_socket_mode).await?;
-    // A thread of its own: it answers whatever the API has to do.
+    // It has its own thread, so it answers however busy the API is.
     let admin_runtime = AdminRuntime(Some(Builder::new_multi_thread().worker_threads(1).enable_all().build()?));
     let admin_listeners = listen(flags.admin_listen.clone(), flags.unix_socket_mode);
     let admin_listeners = admin_runtime.spawn(admin_listeners).await.map_err(std::io::Error::other)??;
@@ -155,19 +155,19 @@ async fn run<S: Store>(flags: &Flags, tokens: BearerTokens, store: S, metrics: M
         }
         () = either(&mut terminate, &mut interrupt) => return Err(GatewayError::SecondSignal),
     }
-    // A scrape under way may finish; a stuck one is not worth waiting for.
+    // A scrape under way may finish, but a stuck one is not worth waiting for.
     let _ = tokio::time::timeout(ADMIN_DRAIN_TIMEOUT, admin_drain.finish()).await;
     tracing::info!("drained");
     Ok(())
 }
 
-/// Requests first: they are what starts work in the background.
+/// Requests come first, because they start work in the background.
 async fn finish<S: Store>(drain: &Drain, api: &Api<S>) {
     drain.finish().await;
     api.finish().await;
 }
 
-/// A runtime that is not waited for when it ends.
+/// A runtime that does not wait for its tasks when it ends.
 struct AdminRuntime(Option<Runtime>);
 
 impl AdminRuntime {
@@ -175,7 +175,7 @@ impl AdminRuntime {
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        // There is one until the end.
+        // There always is one until the end.
         match &self.0 {
             Some(runtime) => runtime.spawn(task),
             None => tokio::spawn(task),

@@ -1,6 +1,6 @@
 //! What the gateway counts, in the Prometheus text format.
 //!
-//! Every name here stands in `docs/gateway.md`; a test compares the two.
+//! Every name here is in `docs/gateway.md`; a test compares the two.
 
 use std::fmt;
 use std::sync::Arc;
@@ -60,7 +60,7 @@ struct RefusalLabels {
     reason: &'static str,
 }
 
-/// What there is too much of.
+/// What is overloaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMuch {
     /// Calls in flight in this gateway.
@@ -85,7 +85,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// All metrics at zero.
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("session_gateway");
@@ -124,7 +124,7 @@ impl Metrics {
         let calls_refused = Family::default();
         registry.register("calls_refused", "API calls refused because of overload", calls_refused.clone());
         for reason in [TooMuch::Calls, TooMuch::Store] {
-            // So that an alert on its rate sees the first one.
+            // It exists from the start, so that an alert on its rate sees the first event.
             drop(calls_refused.get_or_create(&RefusalLabels { reason: reason.word() }));
         }
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
@@ -153,7 +153,7 @@ impl Metrics {
         self.0.latency.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
-    /// Counts a store operation by what came of it, in one word.
+    /// Counts a store operation by its result, in one word.
     pub fn store(&self, operation: &'static str, result: &'static str) {
         self.0.store.get_or_create(&StoreLabels { operation, result }).inc();
     }
@@ -163,17 +163,17 @@ impl Metrics {
         self.0.cas_retries.inc();
     }
 
-    /// Counts a write of which it is not known whether it happened.
+    /// Counts a write whose outcome is unknown.
     pub fn lost_answer(&self) {
         self.0.lost_answers.inc();
     }
 
-    /// A node of the store does not answer any more.
+    /// A node of the store no longer answers.
     pub fn node_down(&self) {
         self.0.nodes_down.inc();
     }
 
-    /// It does again.
+    /// It answers again.
     pub fn node_up(&self) {
         self.0.nodes_down.dec();
     }
@@ -202,12 +202,12 @@ impl Metrics {
         CallGuard(self.clone())
     }
 
-    /// Counts a call that was refused because there is too much to do.
+    /// Counts a call that was refused because of overload.
     pub fn call_refused(&self, of: TooMuch) {
         self.0.calls_refused.get_or_create(&RefusalLabels { reason: of.word() }).inc();
     }
 
-    /// All of it, as a scrape expects it.
+    /// All metrics, in the format of a scrape.
     pub fn render(&self) -> Result<String, fmt::Error> {
         let mut text = String::with_capacity(4096);
         text::encode(&mut text, &self.0.registry)?;

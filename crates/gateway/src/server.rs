@@ -1,4 +1,4 @@
-//! Listening, HTTP connections, and the end of both.
+//! Listening, serving HTTP connections, and ending both.
 
 mod activity;
 mod listener;
@@ -30,32 +30,32 @@ use self::places::ConnectionPlaces;
 pub use activity::Trusted;
 pub use listener::{ListenError, Listener};
 
-/// After an `accept` failed, most likely for want of file descriptors.
+/// The pause after a failed `accept`, most likely because file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The largest head of an HTTP/2 request, decoded. The filter's are a tenth of it.
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Streams that a peer may reset before they are answered (CVE-2023-44487).
+/// The number of streams that a peer may reset before they are answered (CVE-2023-44487).
 const MAX_RESETS: usize = 64;
-/// How often a silent HTTP/2 connection is asked whether its peer still lives, and how long that may take to say so.
+/// How often a silent HTTP/2 connection is pinged to see whether its peer is alive, and how long the answer may take.
 const PING_EVERY: Duration = Duration::from_mins(1);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How connections are treated.
 #[derive(Clone)]
 pub struct Connections {
-    /// How long the head of a request may take: a connection's first from the start, each next one from its first byte.
-    /// A connection on which no caller has shown a bearer token ([`Trusted`]) is closed after that without a request,
-    /// too.
+    /// How long the head of a request may take: the first one from the connection's start, each further one from its
+    /// first byte. A connection on which no caller has presented a bearer token ([`Trusted`]) is also closed after that
+    /// time without a request.
     pub header_timeout: Duration,
-    /// When one without requests is closed, at the earliest; at the latest after twice that.
+    /// The earliest time after which a connection without requests is closed; the latest is twice that.
     pub idle_timeout: Duration,
-    /// How many there may be at a time.
+    /// The maximum number of connections.
     pub max: usize,
-    /// The calls that come on them: while there are many, connections are read in turn. `None` is to read them as they
-    /// come.
+    /// The calls in flight on them: while there are many, connections are read in turn. With `None` they are read
+    /// without waiting.
     pub calls: Option<InFlight>,
-    /// Where they are counted, if they are.
+    /// The metrics in which they are counted, if any.
     pub metrics: Option<Metrics>,
 }
 
@@ -70,31 +70,31 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Nothing is to end yet.
+    /// Draining has not begun.
     #[must_use]
     pub fn new() -> Self {
         Self(watch::Sender::new(false))
     }
 
-    /// Turns true when it begins. As long as one is held, [`finish`](Self::finish) waits.
+    /// Becomes true when draining begins. As long as a receiver exists, [`finish`](Self::finish) waits.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<bool> {
         self.0.subscribe()
     }
 
-    /// Tells everything that watches to end.
+    /// Tells all watchers to end.
     pub fn begin(&self) {
         self.0.send_replace(true);
     }
 
-    /// Tells everything that watches to end, and waits until everything that watches has ended.
+    /// Tells all watchers to end, and waits until they have.
     pub async fn finish(&self) {
         self.begin();
         self.0.closed().await;
     }
 }
 
-/// Serves `listener` with `answer` until `drain` begins; connections end on their own after that.
+/// Serves `listener` with `answer` until `drain` begins. Connections then end on their own.
 pub async fn serve<H, F>(listener: Listener, connections: Connections, mut drain: watch::Receiver<bool>, answer: H)
 where
     H: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
@@ -114,13 +114,13 @@ where
         let accepted = async {
             let stream = listener.accept().await?;
             let activity = Arc::<Activity>::default();
-            // One more than there may be has been accepted by now, and waits here.
+            // One connection beyond the limit has been accepted by now, and waits here.
             let place = places.take(&activity).await;
             io::Result::Ok((stream, activity, place))
         };
         let accepted = tokio::select! {
             accepted = accepted => accepted,
-            // Dropping the listener closes it: who connects now is refused and goes elsewhere.
+            // Dropping the listener closes it: new callers are refused and go elsewhere.
             () = begun(&mut drain) => break,
         };
         let (stream, activity, place) = match accepted {
@@ -148,7 +148,7 @@ where
             drop((place, counted));
         });
     }
-    // In this order, so that a caller that waits for the end finds the socket's file gone.
+    // The order matters: a caller that waits for the end finds the socket's file removed.
     drop(listener);
     drop(drain);
 }
@@ -158,7 +158,7 @@ async fn begun(drain: &mut watch::Receiver<bool>) {
     let _ = drain.wait_for(|begun| *begun).await;
 }
 
-/// Carries one connection to its end.
+/// Serves one connection to its end.
 async fn converse<I, H, F>(
     http: &Builder<TokioExecutor>,
     stream: Watched<I>,
@@ -191,7 +191,7 @@ async fn converse<I, H, F>(
         tokio::select! {
             ended = connection.as_mut() => break ended,
             () = begun(&mut drain), if !draining => {
-                // Closes it now if it is idle, else after the answer to the request under way.
+                // Closes the connection now if it is idle, otherwise after the answer to the request under way.
                 connection.as_mut().graceful_shutdown();
                 draining = true;
             }

@@ -1,4 +1,4 @@
-//! The operations on sessions, over any [`Store`]: read, decide, compare-and-swap.
+//! The operations on sessions, with any [`Store`]: read, decide, compare-and-swap.
 //!
 //! | module | does |
 //! |---|---|
@@ -7,9 +7,9 @@
 //! | `subjects` | keeps the records that tell which sessions of a subject are good |
 //! | `striped_lock`, `background` | let writers take turns, and do what no caller waits for |
 //!
-//! Three rules hold for every write here. An acknowledged change is in the store, and no other
-//! acknowledged change is lost by it. A session that was ended is not brought back. And when it can't be known
-//! whether a write happened, the answer is [`SessionError::Store`], never a guess.
+//! Three rules apply to every write here. An acknowledged change is in the store, and no other acknowledged change is
+//! lost by it. A session that was ended is not brought back. And if it is impossible to know whether a write happened,
+//! the answer is [`SessionError::Store`], never a guess.
 
 mod background;
 mod change;
@@ -36,16 +36,16 @@ use crate::store::{CountingStore, Key, Keyspace, Replaced, Store, StoreEntry, St
 
 pub use outcome::{Created, ListedSession, LiveSession, Precondition, Presented, SessionError, Touch};
 
-/// What an installation settles for all of its sessions.
+/// The settings of an installation for all of its sessions.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Makes the keys.
     pub keyspace: Keyspace,
-    /// The most bytes of data in a session, as ASCII JSON.
+    /// The maximum number of bytes of data in a session, as ASCII JSON.
     pub max_data_bytes: usize,
-    /// Bounds all that one call does with the store, retries included.
+    /// The time limit for all that one call does with the store, including retries.
     pub store_timeout: Duration,
-    /// How long the id of an ended session can't be used again.
+    /// How long the id of an ended session is blocked.
     pub tombstone_ttl: Seconds,
     /// How many sessions a subject may have at a time.
     pub session_limit: Option<SessionLimit>,
@@ -61,7 +61,7 @@ pub struct Sessions<S> {
     background: BackgroundTasks,
 }
 
-/// What the store has under a session's id.
+/// What the store contains under a session's id.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time in a call, and it is hardly ever the small one")]
 enum IdState {
     /// Nothing.
@@ -84,9 +84,9 @@ impl IdState {
 /// How a record is looked up.
 #[derive(Clone, Copy, Debug)]
 enum Look {
-    /// Where the store usually looks.
+    /// In the place where the store usually looks.
     Once,
-    /// Once more, because what was found is older than what the caller has seen.
+    /// Once more, because the record is older than what the caller has seen.
     Again,
 }
 
@@ -119,16 +119,16 @@ impl<S: Store> Sessions<S> {
         self.in_time(async { self.store.ping().await.map_err(Into::into) }).await
     }
 
-    /// Waits until what calls have left to do in the background is done.
+    /// Waits until the background work of all calls is done.
     pub async fn finish(&self) {
         self.background.finish().await;
     }
 
-    /// The session; with `touch` its idle timeout starts again, unless it did a moment ago. The caller does
-    /// not wait for the extension: the answer says how long the session will live with it.
+    /// The session; with `touch` its idle timeout starts again, unless it did so recently. The caller does not wait for
+    /// the extension: the answer says how long the session will live with it.
     ///
-    /// With `want`, a version that the caller has seen, what is older is not taken for the session before the store was
-    /// asked for more than what it usually looks at.
+    /// With `want`, a version that the caller has seen, an older record is accepted only after the store has looked
+    /// further than usual.
     pub async fn read(
         &self,
         id: SessionId,
@@ -156,8 +156,8 @@ impl<S: Store> Sessions<S> {
         Ok(live_session(session, remaining, now))
     }
 
-    /// Ends the session. Without a precondition or a `presented` token it does not matter whether there is one, nor
-    /// whether it can be read.
+    /// Ends the session. Without a precondition or a `presented` token, it does not matter whether the session exists
+    /// or can be read.
     pub async fn destroy(
         &self,
         id: SessionId,
@@ -172,7 +172,7 @@ impl<S: Store> Sessions<S> {
             .in_time(async {
                 if *precondition == Precondition::None && presented.is_none() {
                     let left = self.membership(&key).await;
-                    // Setting it twice is the same as once, so a lost answer is a reason to try again.
+                    // Setting it twice is the same as once, so after a lost answer it is simply tried again.
                     let first = self.store.set(&key, &tombstone, ttl).await;
                     if matches!(first, Err(StoreError::Unknown(_))) {
                         self.metrics.lost_answer();
@@ -186,10 +186,10 @@ impl<S: Store> Sessions<S> {
                 loop {
                     let (session, entry) = match self.find(id, &key, now, Look::Once).await {
                         Ok(IdState::Live(session, entry)) => (session, entry),
-                        // Perhaps by the write whose answer was lost.
+                        // Possibly by the write whose answer was lost.
                         Ok(IdState::Unused | IdState::Ended) if presented.is_none() || is_lost => return Ok(None),
                         Ok(IdState::Unused | IdState::Ended) => return Err(SessionError::NotFound),
-                        // What can't be read may be at any version, and any token may open it.
+                        // An unreadable session may be at any version, and any token may open it.
                         Err(error) => return Err(error),
                     };
                     precondition.check(&session)?;
@@ -214,10 +214,10 @@ impl<S: Store> Sessions<S> {
         Ok(())
     }
 
-    /// Ends all sessions of the subject, or all but the one that is named, if that is one of them.
+    /// Ends all sessions of the subject, or all except the named one, if that is one of them.
     pub async fn revoke(&self, principal: &Principal, except: Option<SessionId>) -> Result<(), SessionError> {
         let listed = self.in_time(self.subjects.revoke(principal, except)).await?;
-        // They are ended already; this frees the memory.
+        // They have already ended; this frees the memory.
         let (subjects, principal) = (Arc::clone(&self.subjects), principal.clone());
         self.background.run(async move { subjects.bury(&principal, &listed).await }).await;
         Ok(())
@@ -241,7 +241,7 @@ impl<S: Store> Sessions<S> {
     async fn extend(&self, key: Key, lifetime: Seconds) {
         let store = Arc::clone(&self.store);
         let extended = async move {
-            // What was read is good all the same; the session ends a little earlier then.
+            // The record that was read is valid all the same; the session then ends a little earlier.
             if let Err(error) = store.touch(&key, lifetime).await {
                 tracing::debug!(%error, "not extended");
             }
@@ -249,13 +249,13 @@ impl<S: Store> Sessions<S> {
         self.background.run(extended).await;
     }
 
-    /// The session has left the subject with its `version`: its entry there has no meaning any more.
+    /// The session has left the subject with its `version`: its entry there no longer means anything.
     async fn left(&self, principal: Principal, id: SessionId, version: Version) {
         let subjects = Arc::clone(&self.subjects);
         self.background.run(async move { subjects.forget_before(&principal, id, version).await }).await;
     }
 
-    /// The principal of the session under `key`, as far as it can be told, and the version after its present one.
+    /// The principal of the session under `key`, as far as it is known, and the version after its current one.
     async fn membership(&self, key: &Key) -> Option<(Principal, Version)> {
         let entry = self.store.get(key).await.ok()??;
         match Stored::decode(&entry.value).ok()? {
@@ -288,7 +288,7 @@ fn live_session(session: Session, lifetime: Seconds, now: UnixSeconds) -> LiveSe
     LiveSession { session, expires: now.plus(lifetime) }
 }
 
-/// How long the session lives unless it is used. The store has its own idea of that.
+/// How long the session lives unless it is used, limited by how long the store will keep it.
 fn remaining(session: &Session, in_store: Seconds, now: UnixSeconds) -> Seconds {
     session.lifetime_left(now).map_or(Seconds::ZERO, |left| left.min(in_store))
 }

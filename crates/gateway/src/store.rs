@@ -1,7 +1,7 @@
-//! What the gateway asks of a store, and the stores there are.
+//! What the gateway needs from a store, and the available stores.
 //!
-//! A store keeps bytes under keys and forgets them when their time is over, or earlier if it
-//! must (memory ran out, a restart). It knows nothing of sessions.
+//! A store keeps bytes under keys and forgets them when their time is over, or earlier if it must (after a restart, or
+//! if memory runs out). It knows nothing about sessions.
 
 mod counting;
 pub mod memcached;
@@ -42,8 +42,8 @@ pub trait Store: Send + Sync + 'static {
     /// The value under `key`, if there is one.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send;
 
-    /// The value under `key`, for a caller who knows that it is not what [`get`](Self::get) has just found: looks at
-    /// whatever `get` leaves out to spare time. Where that is nothing, it is `get`.
+    /// The value under `key`, for a caller who knows that [`get`](Self::get) has just found an outdated one. It also
+    /// asks what `get` skips to save time. If there is nothing like that, it is the same as `get`.
     fn get_again(&self, key: &Key) -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send {
         self.get(key)
     }
@@ -60,20 +60,20 @@ pub trait Store: Send + Sync + 'static {
         ttl: Seconds,
     ) -> impl Future<Output = Result<Replaced, StoreError>> + Send;
 
-    /// Stores `value`, whatever is there.
+    /// Stores `value`, whatever is under `key`.
     fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> impl Future<Output = Result<(), StoreError>> + Send;
 
-    /// Gives whatever is under `key` by then a new time to live; `false` if there is nothing.
+    /// Gives the current value under `key` a new time to live; `false` if there is none.
     fn touch(&self, key: &Key, ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// Fails with [`StoreError::TooLarge`] if a value of this size is larger than the store keeps, as far as that is
-    /// known; writes look at it themselves.
+    /// Fails with [`StoreError::TooLarge`] if a value of this size is too large for the store, as far as that is known.
+    /// Writes check this on their own.
     fn admit(&self, _key: &Key, _bytes: usize) -> Result<(), StoreError> {
         Ok(())
     }
 
-    /// Succeeds while any part of the store answers: one that is away must not take the gateway out of service for the
-    /// keys of the others.
+    /// Succeeds while any part of the store answers: a part that is down must not take the gateway out of service for
+    /// the keys of the others.
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -84,7 +84,7 @@ pub struct StoreEntry {
     pub value: Vec<u8>,
     /// Names this very value to [`Store::replace`].
     pub cas: Cas,
-    /// How long it will still live, to the second.
+    /// Its remaining time to live, to the second.
     pub remaining: Seconds,
 }
 
@@ -97,31 +97,31 @@ pub struct Cas(u64);
 pub enum Replaced {
     /// The value is stored.
     Stored,
-    /// Another write came first.
+    /// Another write was first.
     Conflict,
-    /// There is no value any more.
+    /// There is no longer a value.
     Missing,
 }
 
-/// The store could not do what was asked.
+/// The store could not complete an operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It can't be reached or did not take the request. Nothing was written.
+    /// It can't be reached or did not accept the request. Nothing was written.
     #[error("the store can't be reached: {0}")]
     Unavailable(String),
-    /// More is asked of it than it can do in time. Nothing was written; it has not failed.
+    /// It is overloaded. Nothing was written; it has not failed.
     #[error("the store is overloaded")]
     Overloaded,
-    /// The request was sent and no answer came. A write may have taken effect, or may still do so.
+    /// The request was sent, and no answer arrived. A write may have taken effect, or may still do so.
     #[error("the store did not answer: {0}")]
     Unknown(String),
-    /// The value is larger than the store keeps. Nothing was written, and what was there still is.
+    /// The value is too large for the store. Nothing was written, and the previous value is still there.
     #[error("the data is larger than the store keeps under one key, {limit} bytes with key and overhead")]
     TooLarge {
-        /// The most bytes, key and overhead included.
+        /// The maximum number of bytes, including key and overhead.
         limit: usize,
     },
-    /// It refuses this value or key, and will again. Nothing was written.
+    /// It refuses this value or key, and always will. Nothing was written.
     #[error("the store refused: {0}")]
     Refused(String),
 }
@@ -145,7 +145,7 @@ pub struct Keyspace {
 }
 
 impl Keyspace {
-    /// The longest prefix in bytes. memcached's keys end at 250, and ours add at most 64.
+    /// The longest prefix in bytes. memcached limits keys to 250, and ours add at most 64.
     pub const MAX_PREFIX_BYTES: usize = 128;
 
     /// Keys that start with `prefix`.
@@ -157,7 +157,7 @@ impl Keyspace {
         Ok(Self { prefix: prefix.to_owned() })
     }
 
-    /// Where the session `id` is kept.
+    /// The key of the session `id`.
     #[must_use]
     pub fn session(&self, id: SessionId) -> Key {
         let id = id.to_hex();
@@ -168,8 +168,8 @@ impl Keyspace {
         Key(key)
     }
 
-    /// Where the record of this subject is kept. Hashed, because a key takes neither any length nor any character.
-    /// Subjects that have a realm are another kind of key.
+    /// The key of this subject's record. It is a hash, because the length and the characters of a key are limited.
+    /// Subjects with a realm have a different kind of key.
     #[must_use]
     pub fn subject(&self, principal: &Principal) -> Key {
         let mut key = String::with_capacity(self.prefix.len() + 2 + 43);

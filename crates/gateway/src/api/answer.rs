@@ -49,7 +49,7 @@ pub(super) fn created(live: LiveSession) -> Answer {
     with_session(StatusCode::CREATED, live)
 }
 
-/// `200` with what is to be told of a subject's sessions.
+/// `200` with the list of a subject's sessions.
 pub(super) fn list(sessions: &[ListedSession]) -> Answer {
     let listed = sessions.iter().map(|ListedSession { id, live }| ListItem {
         id: id.to_string(),
@@ -57,7 +57,7 @@ pub(super) fn list(sessions: &[ListedSession]) -> Answer {
         expires: live.expires.get(),
         version: live.session.version().get(),
     });
-    // Strings and numbers into a Vec: nothing in it can fail.
+    // Writing strings and numbers into a Vec can't fail.
     let body = serde_json::to_vec(&listed.collect::<Vec<_>>()).unwrap_or_default();
     let mut answer = bare(StatusCode::OK, Bytes::from(body));
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -70,9 +70,9 @@ pub(super) fn no_content() -> Answer {
     bare(StatusCode::NO_CONTENT, Bytes::new())
 }
 
-/// Says which session the answer is about.
+/// Adds the id of the session that the answer is about.
 pub(super) fn about(answer: &mut Answer, id: SessionId) {
-    // Hex digits are a header's value.
+    // Hex digits are always a valid header value.
     if let Ok(id) = HeaderValue::from_str(id.to_hex().as_str()) {
         answer.headers_mut().insert(SESSION_ID, id);
     }
@@ -91,7 +91,7 @@ pub(super) fn created_header(created: u64) -> (HeaderName, HeaderValue) {
     (CREATED, HeaderValue::from(created))
 }
 
-/// What a `HEAD` gets: the headers of the answer to a `GET`.
+/// The answer to a `HEAD`: the headers of the answer to a `GET`.
 pub(super) fn without_body(answer: Answer) -> Answer {
     let (mut head, body) = answer.into_parts();
     if let Some(length) = body.size_hint().exact() {
@@ -131,8 +131,7 @@ fn with_session(status: StatusCode, live: LiveSession) -> Answer {
     answer
 }
 
-/// Adds a header. A value that may not be one can only come from a store that other programs
-/// write to; it is left out.
+/// Adds a header. An invalid value can only come from a store that other programs write to, and is omitted.
 fn put(headers: &mut HeaderMap, name: HeaderName, value: String) {
     if let Ok(value) = HeaderValue::try_from(value) {
         headers.insert(name, value);

@@ -1,4 +1,4 @@
-//! Reading a request's body, no further than allowed and no longer than allowed.
+//! Reading a request's body, up to the limits for its size and time.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};

@@ -19,22 +19,22 @@ use crate::sessions::{Precondition, Presented, Touch};
 const SESSION_METHODS: &str = "GET, HEAD, PUT, PATCH, DELETE";
 const LIST_METHODS: &str = "GET, HEAD";
 const REVOKE_METHODS: &str = "POST";
-/// Of a `PATCH` whose content is of no type of a patch.
+/// The error for a `PATCH` whose content type is not that of a patch.
 const NOT_A_PATCH: ApiError = ApiError::UnsupportedMediaType {
     supported: "application/merge-patch+json, application/vnd.session-mesh.merge-patches+json",
 };
 
-/// What a path leads to.
+/// What a path stands for.
 pub(super) enum Route {
-    /// A session, if what stands for its id is one.
+    /// A session, if the id is valid.
     Session(Option<SessionId>),
-    /// A subject's sessions, if what stands for the subject may be one.
+    /// A subject's sessions, if the subject is valid.
     List(Option<String>),
     /// The end of a subject's sessions.
     Revoke(Option<String>),
-    /// Nothing, behind the token.
+    /// Nothing, in `/v1/`, where a token is needed.
     Unknown,
-    /// Nothing, outside of `/v1/`.
+    /// Nothing, outside `/v1/`.
     Outside,
 }
 
@@ -62,7 +62,7 @@ impl Route {
         }
     }
 
-    /// What a log line may say of the path: not who the subject is.
+    /// What a log line may contain of the path: not the subject.
     pub(super) const fn loggable<'a>(&self, path: &'a str) -> &'a str {
         match self {
             Self::List(_) | Self::Revoke(_) => self.name(),
@@ -83,13 +83,13 @@ impl Route {
     }
 }
 
-/// What a request asks for.
+/// A request, parsed.
 pub(super) enum Call {
-    /// Something with one session.
+    /// A call on one session.
     Session(SessionId, SessionCall),
     /// A subject's sessions.
     List(Principal),
-    /// Their end, but for one.
+    /// The end of a subject's sessions, possibly except for one.
     Revoke(Principal, Option<SessionId>),
 }
 
@@ -101,7 +101,7 @@ pub(super) enum SessionCall {
     Destroy { precondition: Precondition, presented: Option<Presented> },
 }
 
-/// A `PUT` before its body is there.
+/// A `PUT` before its body has been read.
 pub(super) struct Create {
     pub(super) merge_within: Option<Seconds>,
     timeouts: Timeouts,
@@ -111,7 +111,7 @@ pub(super) struct Create {
     rotation: Rotation,
 }
 
-/// A `PATCH` before its body is there.
+/// A `PATCH` before its body has been read.
 pub(super) struct Patch {
     form: PatchForm,
     change: Change,
@@ -123,7 +123,7 @@ pub(super) struct Patch {
 enum PatchForm {
     One,
     Many,
-    /// No content type: fine if there is no content.
+    /// No content type, which is valid if there is no content.
     None,
 }
 
@@ -280,8 +280,8 @@ fn read_rotation(query: Option<&str>) -> Result<Rotation, ApiError> {
     }
 }
 
-/// The subject that a segment of a path stands for (RFC 3986 section 2.1). A `%` that starts no escape is a
-/// mistake of the caller's, and guessing what it stands for could end the wrong sessions.
+/// The subject that a segment of a path stands for (RFC 3986 section 2.1). A `%` that starts no escape is the caller's
+/// mistake, and a guess at its meaning could end the wrong sessions.
 fn read_subject(segment: &str) -> Option<String> {
     let is_whole = |rest: &str| matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit());
     let subject = percent_decode_str(segment).decode_utf8().ok()?;
@@ -303,7 +303,8 @@ fn subject_key(fields: &Fields<'_>) -> Result<String, ApiError> {
     Ok(key.unwrap_or(DEFAULT_SUBJECT_KEY).to_owned())
 }
 
-/// Whether the query is this flag. Anything but the flag or nothing is a mistake better told than ignored.
+/// Whether the query is this flag. Anything except the flag or nothing is a mistake, which is better reported than
+/// ignored.
 fn flag(query: Option<&str>, name: &str) -> Result<bool, ApiError> {
     match query {
         None | Some("") => Ok(false),

@@ -15,7 +15,7 @@ use session::version::Version;
 use super::problem::ApiError;
 use crate::sessions::Precondition;
 
-/// The most tags that `if-match` may list.
+/// The maximum number of tags in `if-match`.
 const MAX_TAGS: usize = 16;
 
 /// The headers of one request.
@@ -58,7 +58,7 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| invalid(name, "is not 16 lowercase hex digits"))
     }
 
-    /// The media type without its parameters, as it is compared: in lower case. Only ours are recognised.
+    /// The media type in lower case, without its parameters. Only ours are recognized.
     pub(super) fn media_type(&self) -> Result<Option<&'static str>, ApiError> {
         use session::gateway_api::{MERGE_PATCH_TYPE, MERGE_PATCHES_TYPE};
         let Some(value) = self.single(CONTENT_TYPE.as_str())? else {
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
         realm.map(Some).ok_or_else(|| invalid(name, reason()))
     }
 
-    /// The id that upstreams keep their own state under.
+    /// The id under which upstreams keep their own state.
     pub(super) fn upstream_cookie(&self, name: &'static str) -> Result<Option<String>, ApiError> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
@@ -103,7 +103,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// `if-match` (RFC 9110 section 13.1.1). A weak tag or one that is no version is good syntax and never matches.
+    /// `if-match` (RFC 9110 section 13.1.1). A weak tag, or one that is not a version, is valid syntax and never
+    /// matches.
     pub(super) fn precondition(&self) -> Result<Precondition, ApiError> {
         const NAME: &str = "if-match";
         const SYNTAX: &str = "is not an entity tag like \"3\", a list of them, or *";
@@ -114,7 +115,7 @@ impl<'a> Fields<'a> {
             for tag in text.split(',').map(str::trim_ascii).filter(|tag| !tag.is_empty()) {
                 given += 1;
                 if tag == "*" {
-                    // The methods that look at it want an existing session anyway.
+                    // The methods that use it need an existing session anyway.
                     return Ok(Precondition::None);
                 }
                 let strong = tag.strip_prefix("W/").unwrap_or(tag);
@@ -138,7 +139,7 @@ impl<'a> Fields<'a> {
         let Some(value) = self.single(name)? else {
             return Ok(None);
         };
-        // `parse` alone would take a sign.
+        // `parse` alone would accept a sign.
         let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
         let number = str::from_utf8(value.as_bytes()).ok().filter(|_| digits);
         match number.and_then(|digits| digits.parse().ok()) {

@@ -1,5 +1,4 @@
-//! Everything that is not a success, by who is to blame, and the one place where it becomes HTTP
-//! (RFC 9457).
+//! Everything that is not a success, sorted by who is to blame, and the only place where it becomes HTTP (RFC 9457).
 
 use std::borrow::Cow;
 
@@ -15,7 +14,7 @@ use crate::metrics::TooMuch;
 use crate::sessions::SessionError;
 use crate::store::StoreError;
 
-/// Why a request is not answered with what it wants.
+/// Why a request fails.
 #[derive(Debug)]
 pub(super) enum ApiError {
     Unauthorized,
@@ -35,7 +34,7 @@ pub(super) enum ApiError {
         limit: usize,
     },
     BodyTooSlow,
-    /// There are as many calls in flight as there may be.
+    /// The maximum number of calls is in flight.
     Overloaded,
     Session(SessionError),
     Panicked,
@@ -67,7 +66,7 @@ impl ApiError {
         }
     }
 
-    /// What there is too much of, if that is why.
+    /// What is overloaded, if that is the reason.
     pub(super) const fn too_much(&self) -> Option<TooMuch> {
         match self {
             Self::Overloaded => Some(TooMuch::Calls),
@@ -130,7 +129,7 @@ impl ApiError {
                 SessionError::Change(ChangeError::DataTooLarge { .. } | ChangeError::SubjectTooLong)
                 | SessionError::Store(StoreError::TooLarge { .. }) => (StatusCode::PAYLOAD_TOO_LARGE, None),
                 SessionError::Change(ChangeError::SubjectAmbiguous(_)) => (StatusCode::BAD_REQUEST, None),
-                // Trying again does not repair a damaged record; ending the session does.
+                // Retrying does not repair a damaged record; ending the session does.
                 SessionError::Change(ChangeError::Stored(_)) | SessionError::Stored(_) => {
                     (StatusCode::INTERNAL_SERVER_ERROR, None)
                 }
@@ -150,7 +149,7 @@ impl ApiError {
             Self::BodyTooLarge { limit } => format!("the body is larger than {limit} bytes"),
             Self::BodyTooSlow => "the body took too long to arrive".to_owned(),
             Self::Overloaded => "the gateway has reached its limit of calls in flight".to_owned(),
-            // Callers have no use for the store's addresses; the log has them.
+            // Callers don't need the store's addresses. They are in the log.
             Self::Session(SessionError::Store(error @ (StoreError::TooLarge { .. } | StoreError::Overloaded))) => {
                 error.to_string()
             }

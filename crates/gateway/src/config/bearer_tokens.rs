@@ -1,5 +1,4 @@
-//! The bearer tokens that callers need (RFC 6750). They come from the environment or a file only, and
-//! show up nowhere.
+//! The bearer tokens that callers need (RFC 6750). They come only from the environment or a file, and appear nowhere.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,11 +12,12 @@ pub const BEARER_TOKEN_ENV: &str = "SESSION_GATEWAY_TOKEN";
 /// The shortest token: 16 characters of base64 are 96 bits.
 const MIN_BYTES: usize = 16;
 
-/// The tokens of which a caller needs one. Several, so that they can be replaced one caller after another.
+/// The tokens, of which a caller needs one. There can be several, so that they can be replaced one caller after
+/// another.
 #[derive(Clone)]
 pub struct BearerTokens(Vec<Box<[u8]>>);
 
-/// There are no tokens to work with.
+/// There are no usable tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum BearerTokenError {
     /// Neither the variable nor a file is set.
@@ -33,7 +33,7 @@ pub enum BearerTokenError {
     File {
         /// The path of the file.
         path: PathBuf,
-        /// What the operating system says.
+        /// The operating system's error.
         error: std::io::Error,
     },
     /// A guessable token.
@@ -76,7 +76,8 @@ impl BearerTokens {
         Ok(Self(tokens.into_iter().map(|token| token.as_bytes().into()).collect()))
     }
 
-    /// Whether the request brings one of the tokens. How long that takes says nothing about them but their lengths.
+    /// Whether the request has one of the tokens. The time that this takes reveals nothing about them except their
+    /// lengths.
     #[must_use]
     pub fn admit(&self, headers: &HeaderMap) -> bool {
         let mut given = headers.get_all(AUTHORIZATION).iter();

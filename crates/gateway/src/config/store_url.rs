@@ -18,9 +18,9 @@ pub enum StoreUrl {
     Memcached {
         /// `host:port`, at least one, each once.
         nodes: Vec<String>,
-        /// On how many of them each session is.
+        /// The number of copies of each session.
         replicas: usize,
-        /// How they are reached.
+        /// The settings for reaching them.
         transport: Transport,
     },
 }
@@ -34,10 +34,10 @@ pub enum StoreUrlError {
     /// A node without a host or a port.
     #[error("`{0}` is not a memcached node like cache-1:11211")]
     Node(String),
-    /// The same node again.
+    /// A node that is named twice.
     #[error("`{0}` is named twice")]
     Twice(String),
-    /// An option that this kind of store does not have, or has once already.
+    /// An option that this kind of store does not have, or that is given twice.
     #[error("`{0}` is not an option of this store, or is given twice")]
     Option(String),
     /// An option's value.
@@ -45,17 +45,17 @@ pub enum StoreUrlError {
     Value {
         /// The option.
         option: &'static str,
-        /// What it was given.
+        /// The given value.
         value: String,
-        /// What it wants.
+        /// The accepted values.
         expected: &'static str,
     },
-    /// More copies than nodes.
+    /// There are more copies than nodes.
     #[error("replicas={replicas} needs at least {replicas} nodes, but there are {nodes}")]
     Replicas {
-        /// What was asked for.
+        /// The number of copies.
         replicas: u64,
-        /// How many nodes are named.
+        /// The number of nodes.
         nodes: usize,
     },
 }

@@ -1,4 +1,4 @@
-//! What a connection does, so that one that does nothing can be told.
+//! Tracks a connection's activity, to recognize idle ones.
 
 use std::io;
 use std::pin::Pin;
@@ -13,27 +13,27 @@ use tokio::sync::Notify;
 
 use crate::in_flight::InFlight;
 
-/// The mark of an answer to a caller with a good token, in the answer's extensions. Connections without one have to
-/// make room for others.
+/// Marks an answer to a caller with a valid token, in the answer's extensions. Connections without one have to make
+/// room for others.
 #[derive(Clone, Copy, Debug)]
 pub struct Trusted;
 
-/// The requests of one connection, and what is read in between.
+/// The requests of one connection, and the bytes read in between.
 #[derive(Default)]
 pub(super) struct Activity {
     open: AtomicUsize,
-    /// Whether a request's head came since the last look.
+    /// Whether the head of a request has arrived since the last check.
     any: AtomicBool,
-    /// Whether bytes came with which a request's head may have begun, and its end did not yet.
+    /// Whether bytes have arrived that may begin a request's head whose end has not arrived yet.
     has_begun: AtomicBool,
     is_trusted: AtomicBool,
-    /// Of HTTP/2 there are bytes that begin no request.
+    /// In HTTP/2, some bytes don't begin a request.
     is_http2: AtomicBool,
     pub(super) is_unwanted: Notify,
 }
 
 impl Activity {
-    /// Counts a request, whose head is complete, until the guard is dropped.
+    /// Counts a request with a complete head, until the guard is dropped.
     pub(super) fn request(activity: &Arc<Self>, version: Version) -> OpenRequest {
         activity.open.fetch_add(1, Ordering::Relaxed);
         activity.any.store(true, Ordering::Relaxed);
@@ -44,12 +44,13 @@ impl Activity {
         OpenRequest(Arc::clone(activity))
     }
 
-    /// The caller has shown a good token.
+    /// The caller has presented a valid token.
     pub(super) fn trust(&self) {
         self.is_trusted.store(true, Ordering::Relaxed);
     }
 
-    /// Whether it may be closed to make room: no caller waits for an answer, and none has shown a bearer token.
+    /// Whether the connection may be closed to make room: no caller waits for an answer, and none has presented a
+    /// bearer token.
     pub(super) fn is_expendable(&self) -> bool {
         !self.is_trusted.load(Ordering::Relaxed) && self.open.load(Ordering::Relaxed) == 0
     }
@@ -61,7 +62,7 @@ impl Activity {
     }
 }
 
-/// Tells a request that is being answered.
+/// A request that is being answered.
 pub(super) struct OpenRequest(Arc<Activity>);
 
 impl OpenRequest {
@@ -76,15 +77,15 @@ impl Drop for OpenRequest {
     }
 }
 
-/// Looks at a connection again and again, [`every`](Self::every) so often, and says when it is over.
+/// Checks a connection periodically ([`every`](Self::every)) and says when its time is over.
 ///
-/// One timer a connection, for both versions of HTTP and for a peer that never says which, and no work for a request:
-/// so what takes longer than its time is noticed at the latest after twice that.
+/// There is one timer per connection, for both versions of HTTP and for a peer that never says which, and no work per
+/// request. So anything that exceeds its time is noticed after twice that time at the latest.
 pub(super) struct Watch {
     idle_timeout: Duration,
     every: Duration,
     idle_for: Duration,
-    /// At the last look a head had begun.
+    /// Whether a head had begun at the last check.
     had_begun: bool,
 }
 
@@ -98,7 +99,7 @@ impl Watch {
         self.every
     }
 
-    /// Whether the connection is to be closed.
+    /// Whether to close the connection.
     pub(super) fn ends(&mut self, activity: &Activity) -> bool {
         let any = activity.any.swap(false, Ordering::Relaxed);
         if any || activity.open.load(Ordering::Relaxed) > 0 {
@@ -114,7 +115,7 @@ impl Watch {
     }
 }
 
-/// A stream whose reads are noticed, and wait for their turn where they bring more than can be done.
+/// A stream whose reads are tracked, and wait for their turn under overload.
 pub(super) struct Watched<I> {
     stream: I,
     activity: Arc<Activity>,
@@ -131,7 +132,7 @@ impl<I> Watched<I> {
         &self.activity
     }
 
-    /// Waits while other connections come first; whether it has waited.
+    /// Waits while other connections come first. Returns whether it had to wait.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.turn.is_none() {
             let Some(calls) = self.calls.as_ref().filter(|calls| !calls.is_roomy()) else { return Poll::Ready(false) };
@@ -224,7 +225,7 @@ mod tests {
             Activity::request(&activity, version).activity().trust();
             activity.has_read();
             let looks = (0..10).take_while(|_| !watch.ends(&activity)).count();
-            // A ping of HTTP/2 begins no request.
+            // An HTTP/2 ping does not begin a request.
             assert_eq!(looks, if version == Version::HTTP_2 { 5 } else { 1 });
         }
     }

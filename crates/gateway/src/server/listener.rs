@@ -29,7 +29,7 @@ pub(super) enum Stream {
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
-/// An address can't be listened on.
+/// The gateway can't listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("can't listen on {address}: {reason}")]
 pub struct ListenError {
@@ -76,7 +76,7 @@ fn listen_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, file))
 }
 
-/// Removes what a killed process left behind, and nothing else.
+/// Removes the socket file that a killed process left behind, and nothing else.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let kind = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata.file_type(),

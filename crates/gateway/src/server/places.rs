@@ -1,4 +1,4 @@
-//! How many connections there may be, and who has to go when there are more.
+//! Limits the connections, and decides which one is closed when there are more.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::activity::Activity;
 
-/// How long a connection that was told to go may take, before the next one is told.
+/// How long a connection that was told to close may take before the next one is told.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 /// The places for connections of one listener.
@@ -24,7 +24,7 @@ struct Taken {
     next: u64,
 }
 
-/// A place for one connection, until it is dropped.
+/// A place for one connection, which it has until this is dropped.
 pub(super) struct ConnectionPlace {
     places: Arc<ConnectionPlaces>,
     number: u64,
@@ -36,8 +36,8 @@ impl ConnectionPlaces {
         Arc::new(Self { free: Arc::new(Semaphore::new(max)), taken: Mutex::default() })
     }
 
-    /// A place for a connection. Where there is none, the oldest one that can be spared is closed: callers who have
-    /// shown no token must not keep out those who would.
+    /// A place for a connection. If there is none, the oldest connection that can be spared is closed: callers without
+    /// a token must not keep out those with one.
     pub(super) async fn take(self: &Arc<Self>, activity: &Arc<Activity>) -> ConnectionPlace {
         let permit = loop {
             let free = Arc::clone(&self.free);

@@ -1,10 +1,10 @@
-//! Work that no caller waits for: extending what was read, clearing away what ended.
+//! Work that no caller waits for: extending sessions that were read, removing sessions that have ended.
 
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-/// The most tasks at a time. A caller beyond that does its work itself and so slows down.
+/// The maximum number of concurrent tasks. Beyond that, a caller does the work itself, which slows it down.
 const MAX_TASKS: u32 = 256;
 
 /// Tasks under way.
@@ -15,7 +15,7 @@ impl BackgroundTasks {
         Self(Arc::new(Semaphore::new(MAX_TASKS as usize)))
     }
 
-    /// Starts `task`, or does it now if there are many already.
+    /// Starts `task`, or runs it now if there are many already.
     pub(super) async fn run(&self, task: impl Future<Output = ()> + Send + 'static) {
         match Arc::clone(&self.0).try_acquire_owned() {
             Ok(place) => {
@@ -30,7 +30,7 @@ impl BackgroundTasks {
 
     /// Waits until the tasks that were started are done.
     pub(super) async fn finish(&self) {
-        // All places are free when all tasks are done; the semaphore is never closed.
+        // All permits are free when all tasks are done; the semaphore is never closed.
         let _ = self.0.acquire_many(MAX_TASKS).await;
     }
 }

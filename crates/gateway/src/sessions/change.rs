@@ -13,8 +13,8 @@ use super::{IdState, Look, Sessions, live_session, membership, now};
 use crate::store::{Cas, Key, Replaced, Store, StoreError};
 
 impl<S: Store> Sessions<S> {
-    /// Stores a new session. With `merge_within`, data for an anonymous session that was created at
-    /// most that long ago is merged into it.
+    /// Stores a new session. With `merge_within`, the data is merged into an existing anonymous session that was
+    /// created at most that long ago.
     pub async fn create(
         &self,
         id: SessionId,
@@ -27,9 +27,10 @@ impl<S: Store> Sessions<S> {
         let session = Session::create(new.clone(), write)?;
         let lifetime = session.lifetime_left(now).unwrap_or(Seconds::new(1));
         self.in_time(async {
-            // An answer that got lost: from then on only a positive finding counts.
+            // After a lost answer, only what is found in the store counts.
             let mut lost: Option<StoreError> = None;
-            // A session with a subject is enlisted first, which may end another one: not for an id that is taken.
+            // A session with a subject is enlisted first, which may end another one. This must not happen for an id
+            // that is taken.
             let mut looks_free = session.subject().is_none();
             loop {
                 if looks_free {
@@ -45,7 +46,7 @@ impl<S: Store> Sessions<S> {
                     }
                 }
                 let (created, mergeable) = match self.find(id, &key, now, Look::Once).await? {
-                    // Perhaps it expired between the two looks.
+                    // Possibly it expired between the two reads.
                     IdState::Unused => {
                         looks_free = true;
                         continue;
@@ -80,7 +81,7 @@ impl<S: Store> Sessions<S> {
                 };
                 match self.swap(id, &key, &change, guard, write).await {
                     Ok(live) => return Ok(Created::Merged(live)),
-                    // Gone again: the id is free for a creation.
+                    // It is gone again, so the id is free.
                     Err(SessionError::NotFound) => {}
                     Err(error @ SessionError::Exists { .. }) => return Err(lost.map_or(error, SessionError::Store)),
                     Err(error) => return Err(error),
@@ -90,8 +91,8 @@ impl<S: Store> Sessions<S> {
         .await
     }
 
-    /// Changes the session, if it is there. A caller that asks again, because it got no answer, gives the same `name`
-    /// again: if that was the last change of the session, it is not made twice.
+    /// Changes the session, if it exists. A caller that repeats a change because it got no answer gives the same `name`
+    /// again: if that was the session's last change, it is not made twice.
     pub async fn change(
         &self,
         id: SessionId,
@@ -106,7 +107,7 @@ impl<S: Store> Sessions<S> {
         self.in_time(self.swap(id, &key, change, guard, write)).await
     }
 
-    /// Applies `change` to whatever the session is by then and that `guard` lets pass, until it is stored.
+    /// Applies `change` to the current state of the session, if `guard` allows it, until the result is stored.
     async fn swap(
         &self,
         id: SessionId,
@@ -120,19 +121,20 @@ impl<S: Store> Sessions<S> {
         loop {
             let found = self.find(id, key, write.now, Look::Once).await?;
             let IdState::Live(session, entry) = found else {
-                // Ended or gone: whatever became of a write before, nothing of it is left.
+                // Ended or gone: whatever happened to an earlier write, nothing of it is left.
                 return Err(SessionError::NotFound);
             };
-            // Made already, by a call before this one or beside it.
+            // Already made, by an earlier or a concurrent call.
             if session.write() == write.id {
                 return Ok(live_session(session, entry.remaining, write.now));
             }
-            // After a lost answer the write may have happened, or may do so yet. Unless the value is the very one it
-            // was meant to replace (then trying again is safe: one of the two can win), the write id tells.
+            // After a lost answer, the write may have happened or may still happen. If the value is the very one that
+            // it was meant to replace, trying again is safe, because only one of the two can succeed. Otherwise the
+            // write id tells.
             if let Some((_, cas)) = &lost
                 && entry.cas != *cas
             {
-                // Another writer's change is there now. Ours may be under it, or not.
+                // Another writer's change is there now. It may or may not include ours.
                 return Err(lost.map_or(SessionError::TimedOut, |(error, _)| error.into()));
             }
             guard(&session)?;
@@ -162,10 +164,10 @@ impl<S: Store> Sessions<S> {
         }
     }
 
-    /// The session as it may be written: enlisted, if it has a subject and is not yet.
+    /// The session in a state that may be written: enlisted, if it has a subject and is not enlisted yet.
     ///
-    /// In this order, because the session then carries the epoch from before its own write: a revocation that comes
-    /// between the two changes the epoch, and the session is not good from the start.
+    /// It is enlisted first, so that the session carries the epoch from before its own write. A revocation between the
+    /// two changes the epoch, and the session is then not good from the start.
     async fn enlisted(&self, id: SessionId, session: Session) -> Result<Session, SessionError> {
         let (Some(principal), None) = (session.principal(), session.epoch()) else {
             return Ok(session);

@@ -1,4 +1,4 @@
-//! What calls on sessions come to.
+//! The outcomes of calls on sessions.
 
 use session::id::SessionId;
 use session::record::{ChangeError, DecodeError, Session};
@@ -31,7 +31,7 @@ pub struct ListedSession {
 pub enum Created {
     /// The session is new.
     New(LiveSession),
-    /// There was one just created, into which the data was merged.
+    /// The data was merged into one that had just been created.
     Merged(LiveSession),
 }
 
@@ -48,9 +48,9 @@ pub enum Precondition {
 /// A use of a session: the meaning of `?touch`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Touch {
-    /// How old the last extension has to be for another.
+    /// How old the last extension has to be for another one.
     pub after: Seconds,
-    /// The token with which the session is used. One that does not open it any more is no use of it.
+    /// The token with which the session is used. With a token that no longer opens it, this is not a use.
     pub presented: Option<Presented>,
 }
 
@@ -59,7 +59,7 @@ pub struct Touch {
 pub struct Presented {
     /// The token's version.
     pub version: Version,
-    /// How long a grace may be.
+    /// The maximum length of a grace.
     pub grace: Seconds,
 }
 
@@ -81,7 +81,7 @@ impl Precondition {
     }
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// There is no such session: never stored, expired, ended or lost by the store.
@@ -90,7 +90,7 @@ pub enum SessionError {
     /// The id is taken.
     #[error("{}", match created { Some(_) => "a session with this id exists", None => "a session with this id has just ended" })]
     Exists {
-        /// When the session that has it was created; `None` if it was ended a moment ago.
+        /// When the session that has it was created; `None` if it has recently been ended.
         created: Option<UnixSeconds>,
     },
     /// The precondition does not hold.
@@ -99,22 +99,22 @@ pub enum SessionError {
         /// The session's version.
         current: Version,
     },
-    /// The caller asks for what may not be.
+    /// The caller asks for a change that is not allowed.
     #[error(transparent)]
     Change(#[from] ChangeError),
-    /// The subject has as many sessions as it may have.
+    /// The subject already has as many sessions as allowed.
     #[error(transparent)]
     TooManySessions(#[from] SessionLimitError),
     /// The store holds something that no gateway wrote: a session's or a subject's record is damaged.
     #[error(transparent)]
     Stored(#[from] DecodeError),
-    /// The store failed, or it is not known what became of the write.
+    /// The store failed, or the outcome of the write is unknown.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No success within the time allowed.
     #[error("the store took too long")]
     TimedOut,
-    /// The operating system gave no random bytes.
+    /// The operating system provided no random bytes.
     #[error("no random bytes: {0}")]
     Random(getrandom::Error),
 }

@@ -1,8 +1,8 @@
-//! A striped lock: where writers of one record take turns after they lost a race.
+//! A striped lock, with which writers of one record take turns after they have lost a race.
 //!
-//! Two hundred writers that all read, merge and compare-and-swap at once need twenty thousand
-//! rounds. So a writer that lost once waits for its turn among the losers of this process; only
-//! writers in different gateways still race, a few at a time.
+//! Two hundred writers that all read, merge and compare-and-swap at once need twenty thousand rounds. So a writer that
+//! has lost once waits for its turn among those in this process that have. Only writers in different gateways still
+//! race, a few at a time.
 
 use std::time::Duration;
 
@@ -11,18 +11,18 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::store::Key;
 
-/// Records share stripes; one is held for a few store round trips, so that rarely matters.
+/// Records share stripes. A stripe is held for only a few round trips to the store, so this rarely matters.
 const STRIPES: usize = 1024;
-/// The longest pause between two attempts in milliseconds.
+/// The longest pause between two attempts, in milliseconds.
 const MAX_PAUSE_MILLIS: u64 = 16;
 
 /// One lock for each stripe of the keys of one kind of record. A writer that holds one must not wait for another of the
-/// same kind: the two may be one.
+/// same kind: both may be the same lock.
 pub(super) struct StripedLock {
     stripes: Vec<Mutex<()>>,
 }
 
-/// A writer's attempts so far, and its place once it has one.
+/// A writer's attempts so far, and its turn once it has one.
 #[derive(Default)]
 pub(super) struct Attempts<'a> {
     lost: u32,
@@ -34,8 +34,8 @@ impl StripedLock {
         Self { stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() }
     }
 
-    /// After a lost race for `key`: waits for the writer's turn, which lasts until the attempts are dropped, and from
-    /// then on a random while, longer each time, so that writers in different gateways get out of step.
+    /// After a lost race for `key`, waits for the writer's turn, which lasts until the attempts are dropped. Further
+    /// calls wait for a random time, longer each time, so that writers in different gateways get out of step.
     pub(super) async fn after_loss<'a>(&'a self, key: &Key, attempts: &mut Attempts<'a>) {
         attempts.lost += 1;
         if attempts.place.is_none() {
@@ -46,7 +46,7 @@ impl StripedLock {
             return;
         }
         let longest = 1_u64.checked_shl(attempts.lost).unwrap_or(u64::MAX).min(MAX_PAUSE_MILLIS);
-        // Without random bytes the pause is the shortest; the race is still decided by the store.
+        // Without random bytes, the pause is the shortest. The store still decides the race.
         let random = getrandom::u64().unwrap_or_default();
         tokio::time::sleep(Duration::from_millis(random % (longest + 1))).await;
     }

@@ -1,6 +1,6 @@
-//! The records of subjects in the store: sessions are enlisted in them, admitted by them, ended with them.
+//! The records of subjects in the store. They enlist sessions, admit them, and end them.
 //!
-//! What a record says is decided in [`session::subject`]; here it is read, and written by compare-and-swap.
+//! [`session::subject`] decides what a record says. This module reads it, and writes it with compare-and-swap.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use super::{Look, SessionError, Settings, now};
 use crate::metrics::Metrics;
 use crate::store::{Cas, CountingStore, Key, Replaced, Store, StoreError};
 
-/// How many of a subject's sessions are looked at together.
+/// How many of a subject's sessions are read at once.
 const TOGETHER: usize = 16;
 
 pub(super) struct Subjects<S> {
@@ -28,14 +28,14 @@ pub(super) struct Subjects<S> {
     losers: StripedLock,
 }
 
-/// What a session was enlisted with.
+/// The result of enlisting a session.
 pub(super) struct Enlisted {
     pub(super) epoch: Epoch,
-    /// The sessions that had to leave for it.
+    /// The sessions that had to end in exchange.
     pub(super) ended: Vec<Member>,
 }
 
-/// What the store has under the id of a session that a record lists.
+/// What the store contains under the id of a session that a record lists.
 struct MemberState {
     member: Member,
     found: Result<Option<Stored>, DecodeError>,
@@ -54,19 +54,19 @@ impl<S: Store> Subjects<S> {
         Self { store, settings, metrics, losers: StripedLock::new() }
     }
 
-    /// Whether the session's subject, if it has one, lets it live.
+    /// Whether the session's subject, if it has one, admits it.
     pub(super) async fn admit(&self, id: SessionId, session: &Session, look: Look) -> Result<bool, SessionError> {
         let Some(principal) = session.principal() else {
             return Ok(true);
         };
-        // A record that is gone is not one that admits: it may have ended this session before it was lost.
+        // A lost record admits no session: it may have ended this session before it was lost.
         let (Some(epoch), Some(entry)) = (session.epoch(), look.at(&*self.store, &self.key(principal)).await?) else {
             return Ok(false);
         };
         Ok(Subject::stored_admits(&entry.value, id, epoch, self.is_limited())?)
     }
 
-    /// Enters `session`, which is to be written under `id` next, in its subject's record.
+    /// Enlists `session`, which will next be written under `id`, in its subject's record.
     pub(super) async fn enlist(
         &self,
         principal: &Principal,
@@ -88,13 +88,13 @@ impl<S: Store> Subjects<S> {
             if self.write(&key, entry.map(|entry| entry.cas), &record, now).await? {
                 return Ok(Enlisted { epoch: record.epoch(), ended });
             }
-            // Entering twice is the same as once, so a lost answer is no reason to look closer.
+            // Enlisting twice is the same as once, so a lost answer needs no closer look.
             self.metrics.cas_retry();
             self.losers.after_loss(&key, &mut attempts).await;
         }
     }
 
-    /// Ends all of the subject's sessions, or all but one; returns those that were listed.
+    /// Ends all of the subject's sessions, or all except one, and returns those that were listed.
     pub(super) async fn revoke(
         &self,
         principal: &Principal,
@@ -104,7 +104,7 @@ impl<S: Store> Subjects<S> {
         let mut attempts = Attempts::default();
         loop {
             let now = now();
-            // Without a record no session is good, and the writer that makes a new one draws another epoch.
+            // Without a record no session is good, and the writer that creates a new one draws a different epoch.
             let Some(entry) = self.store.get(&key).await? else {
                 return Ok(Vec::new());
             };
@@ -117,7 +117,7 @@ impl<S: Store> Subjects<S> {
                     };
                     (record.revoke(epoch, except), record.members().to_vec())
                 }
-                // What can't be read can be ended all the same.
+                // An unreadable record can be ended all the same.
                 Err(_) => (Subject::new(epoch), Vec::new()),
             };
             if self.write(&key, Some(entry.cas), &revoked, now).await? {
@@ -128,7 +128,8 @@ impl<S: Store> Subjects<S> {
         }
     }
 
-    /// The subject's good sessions in the order in which they were enlisted, and list entries that stand for none.
+    /// The subject's good sessions in the order in which they were enlisted, and the list entries that no longer stand
+    /// for one.
     pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<MemberSession>, Vec<Member>), SessionError> {
         let now = now();
         let Some(entry) = self.store.get(&self.key(principal)).await? else {
@@ -148,17 +149,17 @@ impl<S: Store> Subjects<S> {
         Ok((listed, stale))
     }
 
-    /// Takes entries off the subject's list, as well as it can be done.
+    /// Removes entries from the subject's list, as far as possible.
     pub(super) async fn forget(&self, principal: &Principal, gone: &[Member]) {
         self.tidy(principal, |record| record.forget(gone)).await;
     }
 
-    /// Takes a session off the subject's list that left it at `version`, as well as it can be done.
+    /// Removes a session that left the subject at `version` from its list, as far as possible.
     pub(super) async fn forget_before(&self, principal: &Principal, id: SessionId, version: Version) {
         self.tidy(principal, |record| record.forget_before(id, version)).await;
     }
 
-    /// Puts tombstones where sessions of the subject are that are not good any more, as well as it can be done.
+    /// Replaces sessions of the subject that are no longer good with tombstones, as far as possible.
     pub(super) async fn bury(&self, principal: &Principal, ended: &[Member]) {
         let buried = async {
             for some in ended.chunks(TOGETHER) {
@@ -184,7 +185,7 @@ impl<S: Store> Subjects<S> {
             && !self.admit(id, &session, Look::Once).await?
         {
             let tombstone = Tombstone { ended: now() }.encode();
-            // If it is another value by then, it was changed in time or is gone.
+            // If the value differs by then, it was changed in time or is gone.
             self.store.replace(&key, &tombstone, entry.cas, self.settings.tombstone_ttl).await?;
         }
         Ok(())
@@ -201,7 +202,7 @@ impl<S: Store> Subjects<S> {
         let Some(entry) = self.store.get(&self.settings.keyspace.session(id)).await? else {
             return Ok(None);
         };
-        // A damaged session can't be kept, and must not keep the others from ending.
+        // A damaged session can't be kept, and must not prevent the others from ending.
         let Ok(Stored::Session(session)) = Stored::decode(&entry.value) else {
             return Ok(None);
         };
@@ -210,7 +211,7 @@ impl<S: Store> Subjects<S> {
         Ok(epoch.map(|epoch| (id, epoch)))
     }
 
-    /// Forgets the sessions that are over, before another is refused or ended for want of room.
+    /// Forgets the sessions that are over, before a session is refused or ended because there is no room.
     async fn make_room(
         &self,
         record: &mut Subject,
@@ -223,7 +224,7 @@ impl<S: Store> Subjects<S> {
         }
         let mut stale = Vec::new();
         for MemberState { member, found, .. } in self.look_at(record.members()).await? {
-            // What can't be read may be a newer gateway's: it counts.
+            // An unreadable session may be a newer gateway's, so it counts.
             if found.is_ok_and(|found| record.is_stale(member, principal, found.as_ref(), now)) {
                 stale.push(member);
             }
@@ -247,7 +248,7 @@ impl<S: Store> Subjects<S> {
         Ok(MemberState { member, found, remaining })
     }
 
-    /// Changes the subject's list, if that makes a difference.
+    /// Changes the subject's list, unless there is nothing to change.
     async fn tidy(&self, principal: &Principal, change: impl Fn(&mut Subject)) {
         let tidied = timeout(self.settings.store_timeout, async {
             let key = self.key(principal);
@@ -268,7 +269,8 @@ impl<S: Store> Subjects<S> {
         }
     }
 
-    /// Writes a record over the one that `cas` names, or where there is none. `false`: look again.
+    /// Writes a record in place of the one that `cas` names, or as a new one. `false` means that it has to be read
+    /// again.
     async fn write(
         &self,
         key: &Key,

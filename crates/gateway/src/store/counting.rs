@@ -5,7 +5,7 @@ use session::time::Seconds;
 use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 use crate::metrics::Metrics;
 
-/// Counts what is asked of a store and what comes of it.
+/// Counts a store's operations and their results.
 pub struct CountingStore<S> {
     store: S,
     metrics: Metrics,
@@ -23,7 +23,7 @@ impl<S> CountingStore<S> {
     }
 }
 
-/// What a store operation came to, as the label of a metric.
+/// The result of a store operation, as the label of a metric.
 trait ResultLabel {
     fn label(&self) -> &'static str;
 }

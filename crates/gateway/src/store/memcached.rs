@@ -1,7 +1,7 @@
 //! Sessions in memcached, one or many nodes.
 //!
-//! Each key belongs to one node, by [`Rendezvous`]. The meta protocol brings value, compare-and-swap number and
-//! remaining time in one round trip.
+//! [`Rendezvous`] assigns each key to one node. The meta protocol returns the value, the compare-and-swap number and
+//! the remaining time in one round trip.
 
 mod node;
 mod queue;
@@ -17,17 +17,17 @@ use self::node::MemcachedNode;
 use super::rendezvous::Rendezvous;
 use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 
-/// How the nodes are reached.
+/// The settings for reaching the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport {
-    /// Bounds resolving a name and connecting.
+    /// Time limit for resolving a name and connecting.
     pub connect_timeout: Duration,
-    /// Bounds one request and its answer.
+    /// Time limit for one request and its answer.
     pub exchange_timeout: Duration,
-    /// Bounds the wait for a free connection. Together with what comes after it, it has to be shorter than callers
-    /// wait.
+    /// Time limit for the wait for a free connection. Together with what follows, it has to be shorter than the time
+    /// that callers wait.
     pub queue_timeout: Duration,
-    /// The most connections to one node, besides those of pings.
+    /// The maximum number of connections to one node, apart from those of pings.
     pub max_connections: usize,
 }
 
@@ -146,7 +146,7 @@ fn entry(result: GetResult) -> Result<Option<StoreEntry>, StoreError> {
     Ok(Some(StoreEntry { value, cas: Cas(cas), remaining: Seconds::new(remaining) }))
 }
 
-/// Over 30 days the client sends the end as an absolute time, which is how memcached tells the two apart.
+/// Beyond 30 days, the client sends the end as an absolute time, which is how memcached distinguishes the two.
 fn lifetime(ttl: Seconds) -> Result<Ttl, StoreError> {
     match u32::try_from(ttl.get()) {
         Ok(seconds) if seconds > 0 => Ok(Ttl::secs(seconds)),
@@ -154,7 +154,7 @@ fn lifetime(ttl: Seconds) -> Result<Ttl, StoreError> {
     }
 }
 
-/// memcached answered something it never answers to this: the connection can't be trusted.
+/// memcached sent an answer that it never sends to this: the connection can't be trusted.
 fn unexpected(operation: &str, status: MutationStatus) -> StoreError {
     StoreError::Unknown(format!("{operation} was answered with {status:?}"))
 }

@@ -13,7 +13,7 @@ use session::time::Seconds;
 
 use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 
-/// What an entry takes besides its key and value: the cache's own bookkeeping, measured and rounded up.
+/// The size of an entry besides its key and value: the cache's own bookkeeping, measured and rounded up.
 const ENTRY_OVERHEAD_BYTES: usize = 320;
 
 /// Sessions in memory.
@@ -29,7 +29,7 @@ struct Slot {
     expires: Instant,
 }
 
-/// Lets each entry live as long as it says.
+/// Lets each entry live for its own time to live.
 struct PerEntry;
 
 impl Expiry<String, Slot> for PerEntry {
@@ -52,8 +52,8 @@ impl Memory {
                 let bytes = key.len() + slot.value.len() + ENTRY_OVERHEAD_BYTES;
                 u32::try_from(bytes).unwrap_or(u32::MAX)
             })
-            // The default policy may turn away a new entry in favour of old ones: a session that
-            // was answered with 201 would not be there.
+            // The default policy may reject a new entry in favour of old ones. A session that was answered with 201
+            // would then be missing.
             .eviction_policy(EvictionPolicy::lru())
             .expire_after(PerEntry)
             .build();
@@ -68,10 +68,10 @@ impl Memory {
         }
     }
 
-    /// Runs `decide` on the key's live slot; no other write of that key runs meanwhile.
+    /// Runs `decide` on the key's live entry, with no concurrent write of that key.
     fn compute(&self, key: &Key, decide: impl FnOnce(Option<Slot>) -> Op<Slot>) -> CompResult<String, Slot> {
         self.entries.entry_by_ref(key.as_str()).and_compute_with(|entry| {
-            // The cache notices an expiry a little late; the contract has no such allowance for writes.
+            // The cache notices an expiry a little late, which the contract does not allow for writes.
             let live = entry.map(moka::Entry::into_value).filter(|slot| slot.expires > Instant::now());
             decide(live)
         })

@@ -1,14 +1,14 @@
 //! Which node keeps which key: rendezvous hashing (Thaler and Ravishankar, 1998).
 //!
-//! Every node gets a score for a key and the highest wins; the next ones are where replicas go. A node
-//! that comes or goes moves only its own keys, and the order of the list does not matter.
+//! Every node gets a score for a key, and the highest wins. Replicas are on the nodes with the next highest scores.
+//! Adding or removing a node moves only its own keys, and the order of the list does not matter.
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 /// Ranks nodes for keys.
 ///
-/// A node is its configured text: an address that resolves to something else tomorrow stays the same
-/// node. XXH3 is specified and frozen, so every build on every machine ranks alike.
+/// A node is identified by its configured text: a name that resolves to a different address tomorrow is still the same
+/// node. XXH3 is specified and frozen, so every build on every machine computes the same ranking.
 #[derive(Clone, Debug)]
 pub struct Rendezvous {
     seeds: Vec<u64>,
@@ -53,7 +53,7 @@ mod tests {
 
     const NODES: [&str; 3] = ["cache-0:11211", "cache-1:11211", "cache-2:11211"];
 
-    /// A changed value here means that a rolling upgrade loses sessions.
+    /// If a value here changes, a rolling upgrade loses sessions.
     #[test]
     fn golden_values() {
         let rendezvous = Rendezvous::new(NODES);
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(score(xxh3_64(b"cache-0:11211"), "sm:s:00"), GOLDEN_SCORE);
     }
 
-    /// Computed with the reference implementation, by way of Python's `xxhash`.
+    /// Computed with the reference implementation, through Python's `xxhash`.
     const GOLDEN: [[usize; 3]; 5] = [[2, 1, 0], [1, 2, 0], [0, 1, 2], [1, 0, 2], [0, 1, 2]];
     const GOLDEN_SCORE: u64 = 0x33da_4af4_99e5_0f43;
 

@@ -1,8 +1,8 @@
 //! One memcached node: its connections, and its address as it changes.
 //!
-//! The client library resolves a name once. In Kubernetes a node keeps its name and changes its address
-//! with every restart, so whenever a node can't be reached its name is looked up again, and on another
-//! answer a new client takes the old one's place.
+//! The client library resolves a name once. In Kubernetes a node keeps its name and changes its address with every
+//! restart. So whenever a node can't be reached, its name is resolved again, and if the addresses differ, a new client
+//! replaces the old one.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,9 +17,9 @@ use super::Transport;
 use super::queue::{Queue, QueueError, Turn};
 use crate::store::{Key, StoreError};
 
-/// A node that is down is looked up at most this often.
+/// The name of a node that is down is resolved at most this often.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
-/// What memcached keeps with a key and a value: 59 bytes in 1.6, and a little for later versions.
+/// What memcached stores with a key and a value: 59 bytes in 1.6, and a little more for later versions.
 const ITEM_OVERHEAD: usize = 96;
 /// The most bytes of an answer to `stats settings`. It has 4 KiB.
 const MAX_STATS_BYTES: u64 = 64 * 1024;
@@ -29,7 +29,7 @@ pub(super) struct MemcachedNode {
     transport: Transport,
     queue: Queue,
     connected: Mutex<Option<Connected>>,
-    /// Held during a look-up; the value is when the last one ended.
+    /// Held while the name is being resolved; the value is when that last ended.
     lookup: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -37,7 +37,7 @@ pub(super) struct MemcachedNode {
 struct Connected {
     client: AsyncMetaClient,
     addresses: Arc<[SocketAddr]>,
-    /// The most bytes of an item, with its key and memcached's overhead, if the node says.
+    /// The maximum size of an item, including its key and memcached's overhead, if the node tells.
     largest_item: Option<usize>,
 }
 
@@ -47,11 +47,11 @@ impl MemcachedNode {
         Self { address, transport, queue, connected: Mutex::new(None), lookup: tokio::sync::Mutex::new(None) }
     }
 
-    /// Runs a read; once more if the connection broke under it.
+    /// Runs a read, and repeats it once if the connection broke.
     pub(super) async fn read(self: &Arc<Self>, get: Get) -> Result<GetResult, StoreError> {
         match self.run(get.clone()).await? {
-            // A pooled connection that died between two requests says so at once. A slow node doesn't
-            // get another chance: the caller has waited already.
+            // A pooled connection that died between two requests fails at once. A slow node does not get another
+            // chance, because the caller has already waited.
             Err(Error::Io(_)) => {
                 let _ = self.look_up().await;
                 self.write(get).await
@@ -82,7 +82,7 @@ impl MemcachedNode {
         })
     }
 
-    /// Runs a `set` of any mode, once. memcached drops what it has under a key when a value for it is too large, so
+    /// Runs a `set` of any mode, once. memcached drops the value under a key if a new value for it is too large, so
     /// such a value is not even sent.
     pub(super) async fn store(
         self: &Arc<Self>,
@@ -90,13 +90,13 @@ impl MemcachedNode {
         value: &[u8],
         set: Set,
     ) -> Result<MutationResult, StoreError> {
-        // So that the limit is known.
+        // This makes the limit known.
         self.client().await?;
         self.admit(key.as_str().len() + value.len())?;
         self.write(set).await
     }
 
-    /// Whether memcached keeps an item whose key and value take this many bytes.
+    /// Whether memcached accepts an item whose key and value have this many bytes.
     pub(super) fn admit(&self, bytes: usize) -> Result<(), StoreError> {
         match self.connected().and_then(|connected| connected.largest_item) {
             Some(limit) if bytes.saturating_add(ITEM_OVERHEAD) > limit => Err(StoreError::TooLarge { limit }),
@@ -104,7 +104,7 @@ impl MemcachedNode {
         }
     }
 
-    /// A round trip, ahead of the queue: that a node has much to do says nothing about whether it lives.
+    /// A round trip that bypasses the queue, because a busy node is still alive.
     pub(super) async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
         let outcome = self.client().await?.noop().await;
         self.outcome(outcome)
@@ -118,7 +118,8 @@ impl MemcachedNode {
         outcome.map_err(|error| {
             if !is_answer {
                 let node = Arc::clone(self);
-                // On its own, so that the caller hears of the failure now and not after a look-up.
+                // In the background, so that the caller learns about the failure now and not after the name has been
+                // resolved.
                 tokio::spawn(async move { node.look_up().await });
             }
             self.explained(&error)
@@ -155,8 +156,7 @@ impl MemcachedNode {
         self.connected.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Brings the client up to date with what the name resolves to. Callers who come while a
-    /// look-up runs wait for that one.
+    /// Updates the client to the addresses that the name resolves to. Callers wait for one that is already under way.
     async fn look_up(&self) -> Result<(), StoreError> {
         let mut last = self.lookup.lock().await;
         let known = self.connected();
@@ -179,11 +179,11 @@ impl MemcachedNode {
         Ok(())
     }
 
-    /// A client for the name's addresses, unless all is as it was.
+    /// A client for the name's addresses, unless nothing has changed.
     async fn connect(&self, known: Option<Connected>) -> Result<Option<Connected>, Error> {
         let mut addresses: Vec<_> = lookup_host(&self.address).await?.collect();
         addresses.sort_unstable();
-        // A node that was restarted may have got another limit.
+        // A restarted node may have a different limit.
         let told = largest_item(&addresses).await;
         let largest_item = told.or(known.as_ref().and_then(|known| known.largest_item));
         if let Some(known) = known.filter(|known| *known.addresses == *addresses) {
@@ -193,7 +193,7 @@ impl MemcachedNode {
         let client = AsyncMetaClient::builder()
             .connect_timeout(Some(self.transport.connect_timeout))
             .io_timeout(Some(self.transport.exchange_timeout))
-            // The queue bounds them.
+            // The queue limits them.
             .max_connections(None)
             .max_idle(self.transport.max_connections)
             .connect_async(self.address.as_str())
@@ -202,8 +202,8 @@ impl MemcachedNode {
     }
 }
 
-/// The largest item that memcached keeps (`-I`), which only the classic protocol tells. A server that does not tell has
-/// none that we know of.
+/// The largest item that memcached keeps (`-I`), which only the classic protocol tells. If a server does not tell, no
+/// limit is known.
 async fn largest_item(addresses: &[SocketAddr]) -> Option<usize> {
     let mut stream = TcpStream::connect(addresses).await.ok()?;
     stream.write_all(b"stats settings\r\n").await.ok()?;
@@ -219,7 +219,7 @@ async fn largest_item(addresses: &[SocketAddr]) -> Option<usize> {
     None
 }
 
-/// Whether the node may be elsewhere by now.
+/// Whether the node may have a different address by now.
 fn is_transport(error: &Error) -> bool {
     match error {
         Error::Io(_) | Error::Timeout { .. } => true,

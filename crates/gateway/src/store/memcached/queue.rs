@@ -1,8 +1,9 @@
-//! Where operations on a node wait for a connection: first come, first served, not too many and not too long.
+//! The queue in which operations on a node wait for a connection: first come, first served, with limits for their
+//! number and time.
 //!
-//! A node that is slower than its load is no node that fails: it stays in use, and what can't be served in time is told
-//! so ([`StoreError::Overloaded`](crate::store::StoreError::Overloaded)). Only a node that answers no operation for as
-//! long as one waits has failed.
+//! An overloaded node has not failed. It stays in use, and operations that it can't serve in time get
+//! [`StoreError::Overloaded`](crate::store::StoreError::Overloaded). A node has failed only if it answers no operation
+//! for as long as one waits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
-/// How many operations may wait for each connection. A node that is well does these within milliseconds, and one
-/// that is not well holds up no more calls than that.
+/// How many operations may wait for each connection. A healthy node completes these within milliseconds, and an
+/// unhealthy one delays no more calls than that.
 const WAITING_FOR_EACH: usize = 4;
 
 pub(super) struct Queue {
@@ -19,17 +20,17 @@ pub(super) struct Queue {
     connections: Semaphore,
     places: Semaphore,
     longest_wait: Duration,
-    /// Grows with each answer of the node, whatever it says.
+    /// Incremented with each answer of the node, whatever the answer.
     answers: AtomicU64,
 }
 
-/// The right to use one connection, until it is dropped.
+/// The right to use one connection, until this is dropped.
 pub(super) struct Turn<'a>(#[expect(dead_code, reason = "held, not used")] SemaphorePermit<'a>);
 
 /// Why an operation does not get its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum QueueError {
-    /// The node answers, but others came first.
+    /// The node answers, but other operations were first.
     Overloaded,
     /// It has answered no operation during the whole wait.
     Silent,
@@ -98,7 +99,7 @@ mod tests {
             assert!(turn.now_or_never().is_none());
         }
         assert_eq!(queue.turn().await.err(), Some(QueueError::Overloaded));
-        // One that gives up leaves its place to another.
+        // An operation that gives up leaves its place to another one.
         waiting.pop();
         assert!(queue.turn().now_or_never().is_none());
         drop(held);
