@@ -1,5 +1,5 @@
-//! What the proxy decides, without I/O: whether a token opens a session, what an upstream sees of the session, and how a
-//! response changes it.
+//! What the proxy decides, without I/O: whether a token opens a session, what an upstream sees of the session, and how
+//! a response changes it.
 //!
 //! Everything here is a function of its arguments: the clock, random bytes and whatever came over the network are
 //! passed in, and what should be done is returned as values. The wasm module is the edge that carries these out. What a

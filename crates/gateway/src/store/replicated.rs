@@ -1,21 +1,21 @@
 //! Several copies of each value, on different nodes, over any store of one node.
 //!
-//! A key's copies are on the nodes that rank highest for it. The first of them that answers *leads*: a write is decided
-//! there by compare-and-swap, then carried to the others before it is acknowledged. A read looks at all of them and the
-//! latest copy counts; one that is missing or older is repaired from it. So a node may go away at any time, and come
-//! back empty or with what it had then, and nothing is lost or brought back.
+//! A key's copies are on the nodes that rank highest for it. The first of them that answers *leads*: it decides a write
+//! with compare-and-swap, and the write is then copied to the others before it is acknowledged. A read asks all of
+//! them. The latest copy counts, and a missing or older one is repaired from it. So a node may fail at any time and
+//! come back, either empty or with its old data, and nothing is lost or brought back.
 //!
-//! What can go wrong, and what comes of it:
+//! What can go wrong, and the consequences:
 //!
-//! * *A gateway that takes the first node for down and one that does not* write at the same time with different
-//!   leaders. The second finds a foreign write at the follower while its own stands at the leader: it gives its own up,
-//!   which was never acknowledged, and tries again on top of the other.
-//! * *A node that missed the end of a value* (a session's tombstone) comes back after the end's own time is over. So
-//!   an end that not all nodes have heard of is kept for as long as a copy may live that was not told.
-//! * *Gateways that each reach another node, for as long as that lasts,* can't know of each other's writes. The later
-//!   write wins, as a whole.
-//! * *Two nodes that fail one after the other,* before what the first one missed was read or written again: what only
-//!   the second one had is lost.
+//! * *A gateway that considers the first node down and one that does not* write at the same time with different
+//!   leaders. The second finds a foreign write at the follower while its own is at the leader. It abandons its own
+//!   write, which was never acknowledged, and tries again on top of the other.
+//! * *A node that missed the end of a value* (a session's tombstone) comes back after the tombstone has expired. So a
+//!   tombstone that has not reached all nodes is kept for as long as an old copy may live.
+//! * *Gateways that each reach a different node* can't know about each other's writes while that lasts. The later write
+//!   wins, as a whole.
+//! * *Two nodes that fail one after the other,* before the changes that the first one missed were read or written
+//!   again: what only the second one had is lost.
 
 mod lineage;
 mod node;
@@ -32,10 +32,10 @@ use super::rendezvous::Rendezvous;
 use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
 use crate::metrics::Metrics;
 
-/// How often a node that is down is asked whether it is back.
+/// How often a node that is down is pinged.
 pub const PING_EVERY: Duration = Duration::from_millis(250);
 
-/// Rounds that a write may lose against others before it is given up.
+/// The number of rounds that a write may lose against others before it is abandoned.
 const ROUNDS: usize = 16;
 const LOST_RACES: &str = "a write kept losing races";
 const NOT_CARRIED: &str = "a write could not be brought to a node that is up";
@@ -48,7 +48,7 @@ pub struct Replicated<S> {
     metrics: Metrics,
 }
 
-/// The nodes of one key with what they have, by rank.
+/// The nodes of one key and their copies, by rank.
 struct View<'a, S> {
     places: Vec<RankedNode<'a, S>>,
 }
@@ -81,7 +81,7 @@ impl<S: Store> Replicated<S> {
         Self::view(nodes, looks)
     }
 
-    /// Looks at nodes that are believed to be down, too.
+    /// Also asks nodes that are believed to be down.
     async fn look_everywhere(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
         let nodes = self.nodes_of(key);
         let looks = join_all(nodes.iter().map(|node| node.look_anyway(key))).await;
@@ -97,7 +97,7 @@ impl<S: Store> Replicated<S> {
         for (rank, (node, look)) in nodes.into_iter().zip(looks).enumerate() {
             let seen = match look {
                 Ok(seen) => seen,
-                // A node that is up has not been asked: what it has may be what counts.
+                // A node that is up has not been asked, and its copy may be the one that counts.
                 Err(error @ (StoreError::Refused(_) | StoreError::Overloaded)) => return Err(error),
                 Err(error) => {
                     failure = error;
@@ -121,8 +121,8 @@ impl<S: Store> Replicated<S> {
 }
 
 impl<S: Store> View<'_, S> {
-    /// The copy that counts: the one that was made from the others. Where two were made beside each other, the first
-    /// node's can't be acknowledged, because the others did not take it: the later in rank counts.
+    /// The copy that counts: the one that was made from the others. If two have diverged, the first node's can't have
+    /// been acknowledged, because the others did not accept it: the later in rank counts.
     fn latest(&self) -> Option<&Replica> {
         self.places.iter().filter_map(|place| place.seen.replica()).reduce(|latest, replica| {
             let is_same = replica.lineage == latest.lineage;
@@ -135,7 +135,7 @@ impl<S: Store> View<'_, S> {
         })
     }
 
-    /// Brings what is missing or older up to the latest replica. Returns how many copies that were.
+    /// Updates missing or older copies to the latest one. Returns their number.
     async fn repair(&self, key: &Key) -> usize {
         let Some(latest) = self.latest() else { return 0 };
         // Times are whole seconds: rounded up each time, two copies would keep each other alive for ever.
@@ -148,16 +148,16 @@ impl<S: Store> View<'_, S> {
         let bytes = latest.lineage.encode(&latest.value);
         let behind = self.places.iter().filter(is_behind);
         let repairs = behind.map(|place| place.node.write(key, &place.seen, &bytes, ttl.max(Seconds::new(1))));
-        // The writer that came first wrote something as good or better.
+        // The faster writer wrote something at least as recent.
         join_all(repairs).await.into_iter().filter(|repair| matches!(repair, Ok(Written::Done))).count()
     }
 
-    /// Writes over what was seen, if nothing else was written since.
+    /// Replaces what was seen, if nothing else has been written since.
     async fn write(self, key: &Key, value: &[u8], ttl: Seconds) -> Result<Written, StoreError> {
         let base = self.latest().map(|replica| &replica.lineage);
         let lineage = base.map_or_else(Lineage::first, Lineage::next);
         let bytes = lineage.encode(value);
-        // Nowhere, rather than only where it fits.
+        // Better on no node than only on those where it fits.
         self.places.iter().try_for_each(|place| place.node.admit(key, bytes.len()))?;
         let new = New { is_first: base.is_none(), lineage, bytes, ttl };
         let Some(leader) = self.lead(key, &new).await? else { return Ok(Written::Conflict) };
@@ -182,7 +182,8 @@ impl<S: Store> View<'_, S> {
         Ok(Written::Done)
     }
 
-    /// Has the write decided by the first node that answers: which one that is, or `None` if something else is there.
+    /// Lets the first node that answers decide the write. Returns which one that is, or `None` if it has something
+    /// else.
     async fn lead(&self, key: &Key, new: &New) -> Result<Option<&RankedNode<'_, S>>, StoreError> {
         let mut failure = StoreError::Unavailable("no node is configured".to_owned());
         for place in &self.places {
@@ -207,17 +208,17 @@ struct New {
     ttl: Seconds,
 }
 
-/// What became of a write at a follower that was away, or had something else than was seen.
+/// The outcome of a write at a follower that was down, or had something else than was seen.
 enum Settled {
     /// It has the write.
     Told,
-    /// It has a later one, or does not answer.
+    /// It has a later write, or does not answer.
     Untold,
     /// The write is undone.
     GivenUp,
 }
 
-/// Brings a decided write to a follower that could not just take it.
+/// Brings a decided write to a follower that could not simply accept it.
 async fn settle<S: Store>(
     key: &Key,
     leader: &RankedNode<'_, S>,
@@ -227,7 +228,7 @@ async fn settle<S: Store>(
     for _ in 0..ROUNDS {
         let there = match follower.node.look(key).await {
             Ok(there) => there,
-            // It is up, so it has to be told.
+            // It is up, so it must get the write.
             Err(StoreError::Overloaded) => continue,
             Err(_) => return Ok(Settled::Untold),
         };
@@ -235,16 +236,16 @@ async fn settle<S: Store>(
             NodeState::Replica(replica) if replica.lineage == new.lineage => return Ok(Settled::Told),
             // A later write was decided by the leader, on top of ours.
             NodeState::Replica(replica) if replica.lineage.descends_from(&new.lineage) => return Ok(Settled::Untold),
-            // The later in rank counts, so only one of two gives up.
+            // The later in rank counts, so only one of the two gives up.
             NodeState::Replica(replica) if follower.rank > leader.rank && is_foreign(replica, follower, new) => replica,
-            // What it had when it went away, what a reader repaired, nothing.
+            // It has its copy from before it failed, a copy that a reader repaired, or nothing.
             seen => match follower.node.write(key, seen, &new.bytes, new.ttl).await {
                 Ok(Written::Done) => return Ok(Settled::Told),
                 Ok(Written::Conflict) | Err(StoreError::Overloaded) => continue,
                 Err(_) => return Ok(Settled::Untold),
             },
         };
-        // A gateway with another leader has written. That may be acknowledged; ours is not.
+        // A gateway with a different leader has written. That write may be acknowledged; ours is not.
         let undecided = |error: StoreError| StoreError::Unknown(error.to_string());
         let here = leader.node.look(key).await.map_err(undecided)?;
         match here.replica() {
@@ -252,7 +253,7 @@ async fn settle<S: Store>(
             Some(replica) if replica.lineage.descends_from(&new.lineage) => {
                 return Err(StoreError::Unknown("two nodes have taken different writes".to_owned()));
             }
-            // A reader has repaired it from the follower's.
+            // A reader has repaired it from the follower's copy.
             Some(_) | None => return Ok(Settled::GivenUp),
         }
         let adopted = foreign.lineage.encode(&foreign.value);
@@ -264,7 +265,7 @@ async fn settle<S: Store>(
     Err(StoreError::Unknown(NOT_CARRIED.to_owned()))
 }
 
-/// Whether the write was made beside this replica, and not on top of it.
+/// Whether the write and this replica have diverged, so that the write is not on top of it.
 fn is_foreign<S>(replica: &Replica, follower: &RankedNode<'_, S>, new: &New) -> bool {
     let has_appeared = new.is_first && matches!(follower.seen, NodeState::Nothing);
     has_appeared || !new.lineage.descends_from(&replica.lineage)

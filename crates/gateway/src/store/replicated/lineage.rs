@@ -1,28 +1,28 @@
-//! Where one copy of a value stands among the value's states, and the bytes that keep it.
+//! The position of one copy in the history of a value, and how it is stored.
 //!
 //! ```text
 //! R1 112589990684262403 9f3b0c11,04d2a7e0,77777777
 //! S1{"v":3, …
 //! ```
 //!
-//! A line, and the value as it is. A value without such a line was written when there was one copy of everything: it is
-//! older than any that has one.
+//! A line precedes the unchanged value. A value without such a line was written when there was only one copy of
+//! everything, and is older than any that has one.
 
 use std::time::{Duration, SystemTime};
 
 const KIND: &str = "R1 ";
 
-/// How many of the last writes a copy names.
+/// The number of recent writes that a copy names.
 const REMEMBERED: usize = 4;
 
-/// The last writes that made a copy what it is.
+/// The most recent writes of a copy.
 ///
-/// Copies of one value are compared by it: one may be made from the other, or both from a third, which a mere number
-/// could not tell.
+/// It serves to compare copies of one value: one may be made from the other, or both from a third one, which a mere
+/// number could not tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lineage {
-    /// One up with each write. The first write of a key begins with the time, so that it is above whatever an earlier
-    /// value of the key left behind on a node that was away.
+    /// Incremented with each write. The first write of a key starts with the time, so that it is above anything that an
+    /// earlier value of the key left on a node that was down.
     number: u64,
     /// A random number for each of the last writes, the latest first.
     writes: Vec<u32>,
@@ -45,15 +45,15 @@ impl Lineage {
         Self { number: self.number.saturating_add(1), writes: [random()].into_iter().chain(earlier).collect() }
     }
 
-    /// Whether this was made from `other` by any number of writes, none included. Taken for granted where the
-    /// memory does not reach that far.
+    /// Whether this was made from `other` by any number of writes, including none. If the named writes do not reach
+    /// back far enough, it is assumed.
     pub(super) fn descends_from(&self, other: &Self) -> bool {
         let Some(writes_since) = self.number.checked_sub(other.number) else { return false };
         let then = usize::try_from(writes_since).ok().and_then(|since| self.writes.get(since));
         then.is_none_or(|then| other.writes.first() == Some(then))
     }
 
-    /// Names this very state among all that the value has had.
+    /// Identifies this state among all that the value has had.
     pub(super) fn name(&self) -> u64 {
         // The number alone is not unique, and its upper half is the time of the first write.
         let write = self.writes.first().copied().unwrap_or_default();
@@ -67,7 +67,8 @@ impl Lineage {
         [line.as_bytes(), value].concat()
     }
 
-    /// A copy's lineage and value. The value is not copied: where there is one copy of everything, each read comes by.
+    /// A copy's lineage and value. The value is not copied, because with one copy of everything each read passes
+    /// through here.
     pub(super) fn split(mut bytes: Vec<u8>) -> (Self, Vec<u8>) {
         let (lineage, value) = Self::decode(&bytes);
         let line = bytes.len() - value.len();
@@ -91,7 +92,7 @@ impl Lineage {
 }
 
 fn random() -> u32 {
-    // Without random bytes, two writes at the same time may look like one: the copies are then repaired later.
+    // Without random bytes, two concurrent writes may look like one. The copies are then repaired later.
     getrandom::u32().unwrap_or_default()
 }
 

@@ -1,4 +1,4 @@
-//! One node among several: whether it answers, and what it has.
+//! One of several nodes: whether it answers, and what it has.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,11 +37,11 @@ pub(super) struct Replica {
     cas: Cas,
 }
 
-/// How a write over what was seen went.
+/// The outcome of a write that replaces what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Written {
     Done,
-    /// Something else is there by now.
+    /// By now, something else is there.
     Conflict,
 }
 
@@ -72,12 +72,12 @@ impl<S: Store> ReplicaNode<S> {
         Self { store, name, is_down: AtomicBool::new(false), ping_every, metrics }
     }
 
-    /// What the node has, or why it does not say.
+    /// What the node has, or why it is unknown.
     pub(super) async fn look(self: &Arc<Self>, key: &Key) -> Result<NodeState, StoreError> {
         Ok(NodeState::from(self.ask(self.store.get(key)).await?))
     }
 
-    /// What the node has, though it may be believed to be down. Whether it is stays the ping's business.
+    /// What the node has, even if it is believed to be down. Only the ping decides whether it is.
     pub(super) async fn look_anyway(self: &Arc<Self>, key: &Key) -> Result<NodeState, StoreError> {
         if !self.is_down.load(Ordering::Relaxed) {
             return self.look(key).await;
@@ -89,7 +89,7 @@ impl<S: Store> ReplicaNode<S> {
         self.store.admit(key, bytes)
     }
 
-    /// Writes a replica, unless something else is there than what was seen.
+    /// Writes a replica, unless there is something other than what was seen.
     pub(super) async fn write(
         self: &Arc<Self>,
         key: &Key,
@@ -111,7 +111,7 @@ impl<S: Store> ReplicaNode<S> {
         self.ask(self.store.touch(key, ttl)).await
     }
 
-    /// Asks the node itself, whatever is known of it.
+    /// Asks the node itself, whatever is believed about it.
     pub(super) async fn ping(&self) -> Result<(), StoreError> {
         self.store.ping().await
     }
