@@ -134,7 +134,7 @@ change 'port_value: 8083' "port_value: $blue"
 # The demo has no https, and browsers accept a __Host- cookie over https only.
 change 'cookie: { name: __Host-session, secure: true }' 'cookie: { name: session, secure: false }'
 if $tomcat; then
-  # Tomcat keeps state of its own under the session's id, so the session must exist from the first request on.
+  # Tomcat keeps its own state under the session's id, so the session must exist from the first request on.
   change 'create: lazy' 'create: eager
                             upstream: { cookie: JSESSIONID }'
 fi

@@ -25,8 +25,8 @@ module=${package//-/_}.wasm
 cd "$ROOT"
 need_wasm_target
 
-# The callbacks that a filter does something in; the SDK exports all that there are, and Envoy makes them all. The
-# do-nothing filter of the bench has them all: it is what any filter costs.
+# The callbacks in which a filter does something. The SDK exports every callback, and Envoy makes all of them. The
+# bench's do-nothing filter keeps them all, because it shows what any filter costs.
 callbacks=()
 case $package in
   session-mesh)
@@ -49,7 +49,7 @@ built=$(target_folder)/wasm32-wasip1/release/$module
 trimmed=$built.trimmed
 cargo run --locked --quiet --package wasm-trim -- "$built" "$trimmed" "${callbacks[@]}"
 
-# Renamed into place, so that no process ever loads half a module; left alone when nothing changed, so
+# Renamed into place, so that no process ever loads half a module. Left alone if nothing has changed, so
 # that its time stamp tells whether Envoy has the current one.
 mkdir -p dist
 if ! cmp -s "$trimmed" "dist/$module"; then

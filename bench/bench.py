@@ -209,7 +209,7 @@ def machine() -> str:
 def envoy_version(binary: Path) -> str:
     """Such as 1.40.0."""
     finished = subprocess.run([binary, "--version"], capture_output=True, text=True, check=False)
-    # What is printed ends with the commit, the version, the state of the source, the build and the TLS library.
+    # The output ends with the commit, the version, the state of the source, the build and the TLS library.
     _, _, version = finished.stdout.rpartition("version: ")
     return version.strip().split("/")[1] if version.count("/") > 1 else "of an unknown version"
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes the two secrets that the kustomizations of this folder read, unless they are there:
+# Generates the two secrets that the kustomizations of this folder read, unless they exist:
 #
 #   gateway-token/gateway-token.env       the bearer token of the gateway, for the gateway and for the proxies
 #   session-secrets/session-secrets.env   the key that signs the clients' tokens, for the proxies only
 #
-# Git ignores both. Keep them where you keep your secrets, or replace these two kustomizations by what your cluster
-# gets its Secrets from: the manifests need Secrets of these names, with these keys.
+# Git ignores both. Keep them where you keep your secrets, or replace these two kustomizations with your cluster's
+# source of Secrets: the manifests need Secrets of these names, with these keys.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 umask 077
