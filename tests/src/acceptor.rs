@@ -1,4 +1,4 @@
-//! A port on which each connection gets a thread of its own: what the servers of these tests are made of.
+//! A port with one thread for each connection, on which the servers of these tests are built.
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::Arc;

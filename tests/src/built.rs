@@ -1,4 +1,4 @@
-//! What is under test, built from the sources as they are now: never whatever lies in a target folder.
+//! The programs under test, built from the current sources, never taken from a target folder as they are.
 
 use std::env;
 use std::fs;

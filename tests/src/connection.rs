@@ -1,4 +1,4 @@
-//! One end of a TCP connection that speaks HTTP/1.1 step by step: heads, then as much of a body as wanted.
+//! One end of a TCP connection that speaks HTTP/1.1 step by step: heads, then any part of a body.
 //!
 //! Clients use it where [`crate::http`] is too coarse (keep-alive, upgrades, 1xx, bodies in pieces), and
 //! [`crate::scripted`] servers get one for each client.

@@ -1,4 +1,4 @@
-//! A detour on the way to a server, where the way can be broken as networks and wrong configurations break it.
+//! A detour on the way to a server, which can be broken like real networks and wrong configurations.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};

@@ -1,4 +1,4 @@
-//! Envoy with `envoy/envoy.yaml`: the file that users start, with other ports and, where a test says so, another
+//! Envoy with `envoy/envoy.yaml`: the file that users start, with different ports and, if a test says so, a different
 //! configuration of the filter.
 
 mod admin;

@@ -1,4 +1,4 @@
-//! Express with `express-session`, which takes no id that it has not given out itself.
+//! Express with `express-session`, which accepts only ids that it has issued itself.
 
 use std::fs;
 use std::process::Command;

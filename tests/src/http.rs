@@ -1,4 +1,4 @@
-//! A byte-exact HTTP/1.1 client: what it is given is what goes over the wire.
+//! A byte-exact HTTP/1.1 client: it sends exactly the bytes that it is given.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

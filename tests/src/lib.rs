@@ -1,21 +1,21 @@
 //! Real processes for the end-to-end tests in `tests/e2e`.
 //!
-//! Every value here owns what it started and ends it on drop; what a process logged is printed when its test
-//! fails. Nothing is shared between tests, so they run in parallel. Whatever can't be started fails the test with
+//! Every value here owns what it has started and stops it on drop. If a test fails, the logs of its processes are
+//! printed. Nothing is shared between tests, so they run in parallel. A tool that can't be started fails the test, with
 //! a sentence that says how to get it.
 //!
 //! | module | gives |
 //! |---|---|
-//! | [`manifest`] | the Kubernetes manifests, and the Envoys that control planes make of them |
+//! | [`manifest`] | the Kubernetes manifests, and the Envoys that control planes derive from them |
 //! | [`mesh`] | a gateway, two upstreams and an Envoy in front of them, wired up |
 //! | [`envoy`], [`gateway`], [`memcached`] | each of the processes alone |
-//! | [`tomcat`], [`php`], [`express`], [`django`] | applications with sessions of their own |
-//! | [`upstream`] | an application that answers as the request tells it to |
-//! | [`http`], [`browser`], [`traffic`] | clients: byte-exact, with a cookie jar, and many that go on |
-//! | [`connection`], [`http2`] | clients that go step by step: HTTP/1.1, and HTTP/2 |
+//! | [`tomcat`], [`php`], [`express`], [`django`] | applications with their own sessions |
+//! | [`upstream`] | an application whose response the request determines |
+//! | [`http`], [`browser`], [`traffic`] | clients: byte-exact, with a cookie jar, and many at once without pause |
+//! | [`connection`], [`http2`] | clients that work step by step: HTTP/1.1, and HTTP/2 |
 //! | [`scripted`], [`detour`] | servers and ways to servers that misbehave as a test says |
 //! | [`built`] | the filter and the gateway, built from the current sources |
-//! | [`acceptor`], [`process`], [`ports`], [`wait`] | what those are made of |
+//! | [`acceptor`], [`process`], [`ports`], [`wait`] | the parts that these are built from |
 
 #![expect(
     clippy::expect_used,

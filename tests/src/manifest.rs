@@ -1,8 +1,8 @@
-//! The Kubernetes manifests below `envoy/`, and the Envoys that control planes make of them.
+//! The Kubernetes manifests below `envoy/`, and the Envoys that control planes derive from them.
 //!
-//! [`Manifests`] are the rendered documents. [`istio`] and [`envoy_gateway`] make of them what Istio's and Envoy
-//! Gateway's own code makes of them (the files of that code are named there), and [`Setup`] runs it: what a manifest
-//! says reaches a real Envoy. Only addresses differ, where the module is, and that nothing is fetched from a control
+//! [`Manifests`] are the rendered documents. [`istio`] and [`envoy_gateway`] translate them as Istio's and Envoy
+//! Gateway's own code does (the files of that code are named there), and [`Setup`] runs the result: a manifest's
+//! content reaches a real Envoy. Only the addresses and the module's path differ, and nothing is fetched from a control
 //! plane.
 
 #![expect(clippy::indexing_slicing, reason = "a JSON value without such a member gives null, which is what is meant")]

@@ -1,4 +1,4 @@
-//! A server that does to each connection what the test says: HTTP that no library would write, or none.
+//! A server that treats each connection as the test says, with HTTP that no library would write, or none at all.
 
 use crate::acceptor::Acceptor;
 use crate::connection::Connection;

@@ -1,4 +1,4 @@
-//! A stock Tomcat 10, with the pages of the demo or with a page of the test's.
+//! A stock Tomcat 10, with the pages of the demo or with a test's own page.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Clients that go on while something is changed under them, and notice every failed request and every lost write.
+//! Clients that keep sending requests while something is changed, and detect every failed request and every lost write.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -1,4 +1,4 @@
-//! An application that answers as the request tells it to, and shows what it was sent.
+//! An application whose response the request determines, and which shows what it was sent.
 //!
 //! A request header `respond-NAME: VALUE` becomes the response header `NAME: VALUE`, byte for byte;
 //! `respond-status` sets the status. The body of the response is the request's head as it came over the wire,

@@ -1,5 +1,5 @@
-//! What tests, benches and fuzz targets share: messages as an edge has them, a cache in memory, a gateway on the real
-//! records, and a world of all three with a clock that is set by hand.
+//! What tests, benches and fuzz targets share: messages in the form that an edge has, a cache in memory, a gateway with
+//! the real records, and a world of all three with a clock that is set by hand.
 //!
 //! Compiled for this crate's own tests, and for others with the feature `testing`. Nothing here is part of the module.
 

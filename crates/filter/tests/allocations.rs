@@ -1,5 +1,5 @@
-//! How often a cached request's way through the decisions allocates. Allocations are exact where times are not, so this
-//! is the hot path's one figure that a test can hold to.
+//! Counts the allocations of the decisions for a cached request. Unlike times, allocations are exact, so this is the
+//! one figure of the hot path that a test can check.
 
 use session_filter::exchange::Step;
 use session_filter::testing::CachedVisit;

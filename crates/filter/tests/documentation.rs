@@ -1,4 +1,4 @@
-//! What the documents say is what the code does: keys, defaults, errors, headers, states, metrics, tests and links.
+//! Compares the documents with the code: keys, defaults, errors, headers, states, metrics, tests and links.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Envoys of which each takes over the listening sockets of the one before (hot restart).
+//! A series of Envoys, each of which takes over the previous one's listening sockets (hot restart).
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What Envoy Gateway makes of the manifests, after its source (1.9):
+//! Translates the manifests like Envoy Gateway, following its source (1.9):
 //!
 //! | here | there |
 //! |---|---|

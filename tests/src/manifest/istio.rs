@@ -1,4 +1,4 @@
-//! What Istio's control plane and agent make of the manifests, after Istio's source (1.31):
+//! Translates the manifests like Istio's control plane and agent, following Istio's source (1.31):
 //!
 //! | here | there |
 //! |---|---|

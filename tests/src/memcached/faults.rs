@@ -1,4 +1,4 @@
-//! What can happen to a memcached besides its end.
+//! Faults of a memcached that don't end it.
 
 use super::Memcached;
 use crate::connection::Connection;

@@ -1,4 +1,5 @@
-//! Upstreams with sessions of their own (`upstream.cookie`): which of them can be adopted, and what their ids open.
+//! Upstreams with their own sessions (`upstream.cookie`): which of them can be adopted, and what their ids give access
+//! to.
 
 use std::thread;
 

@@ -1,4 +1,4 @@
-//! The cache and shared lookups where it gets crowded: many requests, few slots, short times, clients that leave.
+//! The cache and shared lookups in a crowd: many requests, few slots, short times, clients that leave.
 
 use std::collections::HashSet;
 use std::thread;

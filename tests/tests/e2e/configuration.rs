@@ -1,4 +1,4 @@
-//! What Envoy says to a configuration; `--mode validate` runs the filter's own check.
+//! Envoy's verdict on configurations; `--mode validate` runs the filter's own check.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::envoy::Configuration;

@@ -1,4 +1,4 @@
-//! `docs/deploy/failures.md`: each failure is provoked, and gives the line that stands there.
+//! `docs/deploy/failures.md`: each failure is provoked, and produces the documented line.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};

@@ -1,8 +1,8 @@
-//! Every way in which the gateway can fail, times what a request may want of it, times the policies.
+//! Every way in which the gateway can fail, combined with everything that a request may need and with the policies.
 //!
-//! The rows are what a callout can meet (no way to send it, no connection, no answer, half an answer, another server's
-//! answer). Whatever the row: a read, a write and a logout have one outcome each by policy, no cookie is replaced or
-//! cleared by an outage, and the same cookie opens the same session once the gateway is back.
+//! The rows are what can happen to a callout (no way to send it, no connection, no answer, half an answer, another
+//! server's answer). In every row, a read, a write and a logout have one outcome each per policy, an outage neither
+//! replaces nor clears a cookie, and the same cookie opens the same session once the gateway is back.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;

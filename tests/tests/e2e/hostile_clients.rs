@@ -1,4 +1,4 @@
-//! Whatever a client sends has a clear outcome, and the worker goes on serving.
+//! Whatever a client sends has a clear outcome, and the worker keeps serving.
 
 use serde_json::json;
 use session_mesh_e2e::browser::{Browser, SESSION_COOKIE};

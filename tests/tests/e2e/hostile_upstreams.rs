@@ -1,4 +1,4 @@
-//! Whatever an upstream answers has a clear outcome, and the worker goes on serving.
+//! Whatever an upstream sends has a clear outcome, and the worker keeps serving.
 
 use serde_json::json;
 use session_mesh_e2e::browser::SESSION_COOKIE;

@@ -1,4 +1,4 @@
-//! Patches as the languages of upstreams write them: what `docs/upstreams.md` prints, run by what it is for.
+//! Patches as upstreams' languages write them: the examples of `docs/upstreams.md`, run in their languages.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Manners towards browsers, scripts, caches and gRPC clients.
+//! Behaviour towards browsers, scripts, caches and gRPC clients.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::http::{Request, Response, exchange};

@@ -1,4 +1,4 @@
-//! The manifests for Istio and Envoy Gateway: the Envoy that each results in, driven.
+//! The manifests for Istio and Envoy Gateway: tests with the Envoy that each results in.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What real upstreams make of the names of headers and cookies, and of paths, lets no client act as another.
+//! No reading of headers' names, cookies' names and paths in real upstreams lets a client act as another one.
 
 use std::fs;
 use std::process::Command;

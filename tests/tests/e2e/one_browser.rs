@@ -1,4 +1,4 @@
-//! One browser, several requests and several cookies: whatever comes late, a login stays.
+//! One browser, several requests and several cookies: whatever arrives late, a login is not undone.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The session filter among Envoy's own answers, redirects and retries, and among other filters.
+//! The session filter together with Envoy's own responses, redirects and retries, and with other filters.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

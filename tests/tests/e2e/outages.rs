@@ -1,4 +1,4 @@
-//! The gateway or its store is away: no user is logged out, and nothing pretends to be saved.
+//! The gateway or its store is down: no user is logged out, and nothing seems to be saved that is not.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;

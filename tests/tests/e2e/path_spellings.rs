@@ -1,4 +1,4 @@
-//! A rule for a path holds for every spelling of it, whether Envoy normalizes paths or not.
+//! A rule for a path applies to every spelling of it, whether Envoy normalizes paths or not.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::connection::Connection;

@@ -1,4 +1,4 @@
-//! What happens to sessions in each of the protocols that Envoy speaks, and when either side goes away.
+//! What happens to sessions in each of the protocols that Envoy speaks, and when either side disconnects.
 
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};

@@ -1,4 +1,4 @@
-//! Two sites, each with an Envoy of its own, on one gateway.
+//! Two sites, each with its own Envoy, on one gateway.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;

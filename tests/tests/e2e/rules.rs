@@ -1,4 +1,4 @@
-//! What the requests of some paths get, and tokens that are bound to a client's properties.
+//! Rules for paths, and tokens that are bound to a client's properties.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::SESSION_COOKIE;

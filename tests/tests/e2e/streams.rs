@@ -1,4 +1,4 @@
-//! Streams that go on after their request: a session in which one does is in use.
+//! Streams that outlast their request: a session with an open stream is in use.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The ends of sessions: not used for long enough, or simply old enough.
+//! How sessions time out: unused for long enough, or simply old enough.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;

@@ -1,4 +1,4 @@
-//! What the callouts of a request say of it.
+//! What callouts say about their request.
 
 use std::sync::{Mutex, mpsc};
 

@@ -1,4 +1,4 @@
-//! Trailers say nothing about a session: names that are not the sender's to use are taken out in both directions.
+//! Trailers say nothing about a session: names that the sender may not use are removed in both directions.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};

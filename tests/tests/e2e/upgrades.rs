@@ -1,4 +1,5 @@
-//! Another filter, another gateway, other secrets, while clients go on: as `docs/deploy/upgrades.md` says to do it.
+//! Replacing the filter, the gateway and the secrets while clients keep sending requests, as described in
+//! `docs/deploy/upgrades.md`.
 
 use serde_json::{Value, json};
 use session_mesh_e2e::browser::Browser;

@@ -1,4 +1,4 @@
-//! Upstreams change sessions by `x-session-patch`; the next request, anywhere, sees it.
+//! Upstreams change sessions with `x-session-patch`, and the next request sees the change, anywhere.
 
 use std::fmt::Write as _;
 use std::thread;

@@ -1,4 +1,4 @@
-//! `envoy/xds/`: the filter, its cluster and the gateways change while clients go on.
+//! `envoy/xds/`: the filter, its cluster and the gateways change while clients keep sending requests.
 
 use std::fs;
 use std::thread;

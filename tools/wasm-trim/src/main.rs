@@ -1,13 +1,14 @@
-//! Does to a linked proxy-wasm module what the SDK leaves undone. Run by `wasm-build.sh`.
+//! Makes changes to a linked proxy-wasm module that the SDK does not allow for. `wasm-build.sh` runs it.
 //!
-//! The SDK exports every callback that there is, and Envoy makes those that a module exports, for each request. So the
-//! exports that a filter does nothing in are dropped, and with them the code that only they reach.
+//! The SDK exports every callback that exists, and Envoy makes every exported callback for each request. So the
+//! callbacks in which a filter does nothing are removed, along with the code that only they reach.
 //!
-//! The SDK has one way to hold headers, `Action::Pause`. What Envoy makes of it depends on the plugin's option
-//! `allow_on_headers_stop_iteration`: the whole message waits without it, the headers alone with it. So the callbacks
-//! for headers say the former outright.
+//! The SDK has one way to hold headers, `Action::Pause`. Its effect in Envoy depends on the plugin's option
+//! `allow_on_headers_stop_iteration`: without it the whole message waits, with it only the headers. So the callbacks
+//! for headers are changed to ask for the former explicitly.
 //!
-//! A module that imports what Envoy does not offer is refused: Envoy says so only when it loads it.
+//! A module that imports functions that Envoy does not provide is rejected here, because Envoy reports that only when
+//! it loads the module.
 
 use std::process::ExitCode;
 

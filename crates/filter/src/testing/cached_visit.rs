@@ -1,5 +1,5 @@
-//! A browser's request for a stored session whose copy is in the cache, and the upstream's plain response:
-//! the path that nearly all requests take. For the benches and for the test that bounds its allocations.
+//! A browser's request for a stored session whose copy is in the cache, and the upstream's plain response: the path
+//! that nearly all requests take. For the benches and for the test that limits its allocations.
 
 use std::rc::Rc;
 

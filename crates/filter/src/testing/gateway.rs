@@ -1,4 +1,4 @@
-//! A gateway for tests: `docs/gateway-api.md` on the records of [`session`], in memory.
+//! A gateway for tests: `docs/gateway-api.md` with the records of [`session`], in memory.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! A world to test exchanges in: a gateway on the real records, a clock that is set by hand, a browser.
+//! A world for testing exchanges: a gateway with the real records, a clock that is set by hand, and a browser.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! The API as `docs/gateway-api.md` has it, over either store.
+//! The API as described in `docs/gateway-api.md`, with both stores.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

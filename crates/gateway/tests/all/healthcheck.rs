@@ -1,4 +1,4 @@
-//! `session-gateway healthcheck`, which an image without shell and curl asks with.
+//! `session-gateway healthcheck`, for an image without a shell and curl.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! What no well-behaved caller sends: a clear refusal with the marker each time, and a gateway that lives on.
+//! Requests that no well-behaved caller sends: each is clearly refused, with the marker, and the gateway survives.
 
 use hyper::StatusCode;
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! A write is sent to memcached and the connection breaks before its answer: the gateway finds out what became of it,
+//! A write is sent to memcached and the connection breaks before its answer: the gateway finds out whether it was made,
 //! or says that it does not know.
 
 use std::sync::{Arc, Mutex};

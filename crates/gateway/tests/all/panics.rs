@@ -1,4 +1,4 @@
-//! A bug in the gateway: the one thing that the real program can't be made to have.
+//! A bug in the gateway, which is the one thing that these tests can't cause in the real program.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Callers that take what they can: connections, time, calls.
+//! Callers that use as much as they can: connections, time, calls.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

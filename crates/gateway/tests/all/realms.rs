@@ -1,4 +1,5 @@
-//! Sites that share a gateway: what is done to a subject of one realm is not done to its namesake in another.
+//! Sites that share a gateway: an action on a subject of one realm does not affect a subject of the same name in
+//! another.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Several copies of each value: what is left when nodes go away, and when they come back.
+//! Several copies of each value: what remains when nodes fail, and when they come back.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

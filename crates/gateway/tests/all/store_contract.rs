@@ -1,4 +1,4 @@
-//! Every store keeps what `Store` promises.
+//! Every store fulfils the contract of `Store`.
 
 use std::sync::Arc;
 use std::time::Duration;

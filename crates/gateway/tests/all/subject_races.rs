@@ -1,5 +1,5 @@
-//! Revocations, evictions and logins in every order, on a real memcached: the operations of one call stop before a
-//! chosen step, something else happens to the end, and the call goes on.
+//! Revocations, evictions and logins in every order, on a real memcached: one call stops before a chosen step,
+//! something else runs to completion, and the call continues.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

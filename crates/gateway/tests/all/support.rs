@@ -1,4 +1,4 @@
-//! What the tests start and talk to.
+//! The processes that the tests start, and their clients.
 
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -1,4 +1,4 @@
-//! The upstream's own session cookie (`upstream.cookie`): what it is given, and what its changes mean.
+//! The upstream's own session cookie (`upstream.cookie`): which values it gets, and what changes to it mean.
 
 use std::fmt::Write as _;
 

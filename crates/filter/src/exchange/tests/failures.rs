@@ -1,4 +1,4 @@
-//! When the store does not answer: no user is logged out, and nothing pretends to be saved.
+//! When the store does not answer: no user is logged out, and nothing seems to be saved that is not.
 
 use serde_json::json;
 

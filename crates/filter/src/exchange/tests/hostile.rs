@@ -1,4 +1,4 @@
-//! Input that means harm, or nothing at all.
+//! Hostile and meaningless input.
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Streams in progress: as long as one goes on, its session is in use.
+//! Open streams: as long as a stream is open, its session is in use.
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! One browser, several requests and several tokens: whatever comes late, a login stays.
+//! One browser, several requests and several tokens: whatever arrives late, a login is not undone.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Manners towards browsers, scripts and caches, and the languages that patches are written in.
+//! Behaviour towards browsers, scripts and caches, and the languages in which patches are written.
 
 use proptest::prelude::*;
 use serde_json::json;

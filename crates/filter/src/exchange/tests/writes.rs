@@ -1,4 +1,4 @@
-//! What upstreams write, and that it is committed before the client hears of it.
+//! What upstreams write, and that it is committed before the client gets the response.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! A memcached of a test's own.
+//! A memcached for one test.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
