@@ -6,14 +6,17 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/tools.sh"
 
 usage() {
   cat <<'USAGE'
-usage: ./test.sh [--quick | --end-to-end | --docker | --release | --fuzz | --advisories | --envoy VERSION]
+usage: ./test.sh [--quick | --simulate [RUNS] | --end-to-end | --docker | --release | --fuzz | --advisories |
+                  --envoy VERSION]
 
 Installs what the tests need and runs all of them: formatting, lints for both targets, documentation, unit and
-property tests, the gateway on a real memcached, the end-to-end tests on real Envoys, memcacheds and Tomcats (on the
+property tests, the gateway on a real memcached, the simulation, the end-to-end tests on real Envoys, memcacheds and Tomcats (on the
 oldest Envoy those of protocols, hostile input and failures), the demo, the images and envoy/docker-compose.yaml on a
 Docker engine, what a release has, the fuzz targets for some seconds, licences and sources of the dependencies.
 
   --quick           only what needs neither Envoy nor Tomcat: formatting, lints, documentation, unit and property tests
+  --simulate [RUNS] only the simulation of gateways and memcacheds with faults: 10000 runs with seeds of their own, or so
+                    many, and each rule of the copies broken, which has to be noticed
   --end-to-end      only the end-to-end tests, as in a full run, and the demo
   --docker          only the images and envoy/docker-compose.yaml, on a Docker engine of its own: scripts/docker-test.sh
   --release         only what a release has, built twice to the same bytes: scripts/release.sh
@@ -24,6 +27,8 @@ Docker engine, what a release has, the fuzz targets for some seconds, licences a
 FUZZ_SECONDS (default 10) is how long each fuzz target runs.
 USAGE
 }
+
+SIMULATED_RUNS=10000
 
 # The oldest Envoy that the filter is tested on, and the end-to-end tests in which Envoys may differ.
 OLDEST_ENVOY_VERSION=1.36.2
@@ -115,6 +120,14 @@ pictures() {
   rm -r "$folder"
 }
 
+# simulate RUNS
+simulate() {
+  need_rust
+  timed "building the simulation" cargo build --locked --release --package simulation
+  timed "simulation" target/release/simulation --runs "$1"
+  timed "simulation with broken rules" target/release/simulation --break-rules
+}
+
 docker() {
   timed "images and docker-compose" scripts/docker-test.sh
 }
@@ -140,12 +153,17 @@ case ${1:-} in
   '')
     quick
     licences
+    simulate "$SIMULATED_RUNS"
     end_to_end
     docker
     release
     fuzz
     ;;
   --quick) quick ;;
+  --simulate)
+    [[ ${2:-$SIMULATED_RUNS} =~ ^[0-9]+$ ]] || { usage >&2 && fail "--simulate needs a number of runs, such as 1000000"; }
+    simulate "${2:-$SIMULATED_RUNS}"
+    ;;
   --end-to-end) end_to_end ;;
   --docker) docker ;;
   --release) release ;;

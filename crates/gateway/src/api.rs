@@ -223,7 +223,7 @@ impl<S: Store> Api<S> {
 
     async fn on_session(&self, id: SessionId, call: SessionCall, body: &[u8]) -> Result<Answer, ApiError> {
         match call {
-            SessionCall::Read { touch, want } => Ok(answer::session(self.sessions.read(id, touch, want).await?)),
+            SessionCall::Read { touch } => Ok(answer::session(self.sessions.read(id, touch).await?)),
             SessionCall::Create(create) => {
                 let merge_within = create.merge_within;
                 let created = self.sessions.create(id, create.with_body(body)?, merge_within).await?;

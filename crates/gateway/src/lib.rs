@@ -11,12 +11,14 @@
 //! | [`store`] | keeps bytes under keys: in memory or in memcached |
 //! | [`config`], [`admin`], [`healthcheck`](mod@healthcheck) | how operators configure it and check its health |
 //! | [`logging`], [`metrics`] | what operators see of it |
+//! | [`environment`] | the time and random numbers |
 //!
 //! What a session is and how a write changes it is decided in [`session::record`], without I/O.
 
 pub mod admin;
 pub mod api;
 pub mod config;
+pub mod environment;
 pub mod healthcheck;
 pub mod in_flight;
 pub mod logging;

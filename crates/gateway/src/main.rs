@@ -1,7 +1,6 @@
 //! The `session-gateway` program: flags in, a running gateway out.
 
 use std::process::ExitCode;
-use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,13 +9,13 @@ use session::time::Seconds;
 use session_gateway::admin::Admin;
 use session_gateway::api::{Api, Limits};
 use session_gateway::config::{BEARER_TOKEN_ENV, BearerTokenError, BearerTokens, Command, Flags, Listen, StoreUrl};
+use session_gateway::environment::Environment;
 use session_gateway::healthcheck::{HealthcheckError, healthcheck};
 use session_gateway::logging;
 use session_gateway::metrics::Metrics;
 use session_gateway::server::{Connections, Drain, ListenError, Listener, serve};
 use session_gateway::sessions::{Sessions, Settings};
-use session_gateway::store::replicated::PING_EVERY;
-use session_gateway::store::{Memcached, Memory, Replicated, Store, Unreplicated};
+use session_gateway::store::{Memcached, Memory, Pace, Replicated, Sharded, Store, Unreplicated};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -67,16 +66,18 @@ fn start(flags: &Flags) -> Result<(), GatewayError> {
     let tokens = BearerTokens::load(variable.as_deref(), flags.token_file.as_deref())?;
     let runtime = runtime(flags)?;
     let metrics = Metrics::new();
+    let environment = Environment::machine();
     let outcome = runtime.block_on(async {
         match &flags.store {
-            StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes), metrics).await,
-            StoreUrl::Memcached { nodes, replicas: 1, transport } => {
-                run(flags, tokens, Unreplicated(Memcached::new(nodes, *transport)), metrics).await
-            }
+            StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes), environment, metrics).await,
             StoreUrl::Memcached { nodes, replicas, transport } => {
-                let alone = |node: &String| (node.clone(), Memcached::new(slice::from_ref(node), *transport));
-                let nodes = nodes.iter().map(alone).collect();
-                run(flags, tokens, Replicated::new(nodes, *replicas, PING_EVERY, &metrics), metrics).await
+                let node = |node: &String| (node.clone(), Memcached::new(node, *transport));
+                let nodes = nodes.iter().map(node).collect();
+                if *replicas == 1 {
+                    return run(flags, tokens, Unreplicated(Sharded::new(nodes)), environment, metrics).await;
+                }
+                let store = Replicated::new(nodes, &flags.key_prefix, Pace::DEFAULT, &environment, &metrics);
+                run(flags, tokens, store, environment, metrics).await
             }
         }
     });
@@ -94,7 +95,13 @@ fn runtime(flags: &Flags) -> std::io::Result<Runtime> {
     }
 }
 
-async fn run<S: Store>(flags: &Flags, tokens: BearerTokens, store: S, metrics: Metrics) -> Result<(), GatewayError> {
+async fn run<S: Store>(
+    flags: &Flags,
+    tokens: BearerTokens,
+    store: S,
+    environment: Environment,
+    metrics: Metrics,
+) -> Result<(), GatewayError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let settings = Settings {
         keyspace: flags.key_prefix.clone(),
@@ -102,6 +109,7 @@ async fn run<S: Store>(flags: &Flags, tokens: BearerTokens, store: S, metrics: M
         store_timeout: flags.store_timeout,
         tombstone_ttl: Seconds::new(flags.tombstone_ttl.as_secs()),
         session_limit: flags.session_limit(),
+        environment,
     };
     let limits = Limits {
         body_bytes: usize::try_from(flags.max_body_bytes).unwrap_or(usize::MAX),

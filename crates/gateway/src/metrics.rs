@@ -29,6 +29,7 @@ struct Inner {
     cas_retries: Counter,
     lost_answers: Counter,
     nodes_down: Gauge,
+    pairs_degraded: Gauge,
     repairs: Counter,
     panics: Counter,
     connections: Gauge,
@@ -113,6 +114,12 @@ impl Metrics {
             "Nodes that do not answer, with replicas of 2 or more",
             nodes_down.clone(),
         );
+        let pairs_degraded = Gauge::default();
+        registry.register(
+            "store_pairs_degraded",
+            "Pairs of nodes of which only one has everything, with replicas=2",
+            pairs_degraded.clone(),
+        );
         let repairs = Counter::default();
         registry.register("store_repairs", "Copies that were missing or old, brought up to date", repairs.clone());
         let panics = Counter::default();
@@ -137,6 +144,7 @@ impl Metrics {
             cas_retries,
             lost_answers,
             nodes_down,
+            pairs_degraded,
             repairs,
             panics,
             connections,
@@ -176,6 +184,15 @@ impl Metrics {
     /// It answers again.
     pub fn node_up(&self) {
         self.0.nodes_down.dec();
+    }
+
+    /// Only one node of a pair has everything, or both have again.
+    pub fn pair_degraded(&self, is_degraded: bool) {
+        if is_degraded {
+            self.0.pairs_degraded.inc();
+        } else {
+            self.0.pairs_degraded.dec();
+        }
     }
 
     /// Counts copies that were brought up to date.

@@ -18,7 +18,7 @@ mod striped_lock;
 mod subjects;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use session::id::SessionId;
 use session::principal::Principal;
@@ -31,6 +31,7 @@ use tokio::time::timeout;
 use self::background::BackgroundTasks;
 use self::striped_lock::StripedLock;
 use self::subjects::Subjects;
+use crate::environment::Environment;
 use crate::metrics::Metrics;
 use crate::store::{CountingStore, Key, Keyspace, Replaced, Store, StoreEntry, StoreError};
 
@@ -49,6 +50,8 @@ pub struct Settings {
     pub tombstone_ttl: Seconds,
     /// How many sessions a subject may have at a time.
     pub session_limit: Option<SessionLimit>,
+    /// The clock and the source of random numbers.
+    pub environment: Environment,
 }
 
 /// The sessions in a store.
@@ -72,33 +75,6 @@ enum IdState {
     Live(Session, StoreEntry),
 }
 
-impl IdState {
-    const fn version(&self) -> Option<Version> {
-        match self {
-            Self::Live(session, _) => Some(session.version()),
-            Self::Unused | Self::Ended => None,
-        }
-    }
-}
-
-/// How a record is looked up.
-#[derive(Clone, Copy, Debug)]
-enum Look {
-    /// In the place where the store usually looks.
-    Once,
-    /// Once more, because the record is older than what the caller has seen.
-    Again,
-}
-
-impl Look {
-    async fn at<S: Store>(self, store: &S, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
-        match self {
-            Self::Once => store.get(key).await,
-            Self::Again => store.get_again(key).await,
-        }
-    }
-}
-
 impl<S: Store> Sessions<S> {
     /// The sessions in `store`.
     pub fn new(store: S, settings: Settings, metrics: Metrics) -> Self {
@@ -106,9 +82,9 @@ impl<S: Store> Sessions<S> {
         let subjects = Subjects::new(Arc::clone(&store), Arc::clone(&settings), metrics.clone());
         Self {
             store,
+            losers: StripedLock::new(settings.environment.clone()),
             settings,
             metrics,
-            losers: StripedLock::new(),
             subjects: Arc::new(subjects),
             background: BackgroundTasks::new(),
         }
@@ -126,22 +102,10 @@ impl<S: Store> Sessions<S> {
 
     /// The session; with `touch` its idle timeout starts again, unless it did so recently. The caller does not wait for
     /// the extension: the answer says how long the session will live with it.
-    ///
-    /// With `want`, a version that the caller has seen, an older record is accepted only after the store has looked
-    /// further than usual.
-    pub async fn read(
-        &self,
-        id: SessionId,
-        touch: Option<Touch>,
-        want: Option<Version>,
-    ) -> Result<LiveSession, SessionError> {
-        let now = now();
+    pub async fn read(&self, id: SessionId, touch: Option<Touch>) -> Result<LiveSession, SessionError> {
+        let now = self.settings.environment.now();
         let key = self.settings.keyspace.session(id);
-        let found = self.in_time(async {
-            let found = self.find(id, &key, now, Look::Once).await?;
-            let is_enough = want.is_none_or(|want| found.version() >= Some(want));
-            if is_enough { Ok(found) } else { self.find(id, &key, now, Look::Again).await }
-        });
+        let found = self.in_time(self.find(id, &key, now));
         let IdState::Live(session, entry) = found.await? else {
             return Err(SessionError::NotFound);
         };
@@ -164,7 +128,7 @@ impl<S: Store> Sessions<S> {
         precondition: &Precondition,
         presented: Option<Presented>,
     ) -> Result<(), SessionError> {
-        let now = now();
+        let now = self.settings.environment.now();
         let key = self.settings.keyspace.session(id);
         let tombstone = Tombstone { ended: now }.encode();
         let ttl = self.settings.tombstone_ttl;
@@ -184,7 +148,7 @@ impl<S: Store> Sessions<S> {
                 }
                 let mut is_lost = false;
                 loop {
-                    let (session, entry) = match self.find(id, &key, now, Look::Once).await {
+                    let (session, entry) = match self.find(id, &key, now).await {
                         Ok(IdState::Live(session, entry)) => (session, entry),
                         // Possibly by the write whose answer was lost.
                         Ok(IdState::Unused | IdState::Ended) if presented.is_none() || is_lost => return Ok(None),
@@ -225,7 +189,7 @@ impl<S: Store> Sessions<S> {
 
     /// The sessions of the subject, in the order in which they were enlisted.
     pub async fn of_subject(&self, principal: &Principal) -> Result<Vec<ListedSession>, SessionError> {
-        let now = now();
+        let now = self.settings.environment.now();
         let (listed, stale) = self.in_time(self.subjects.list(principal)).await?;
         if !stale.is_empty() {
             let (subjects, principal) = (Arc::clone(&self.subjects), principal.clone());
@@ -264,13 +228,13 @@ impl<S: Store> Sessions<S> {
         }
     }
 
-    async fn find(&self, id: SessionId, key: &Key, now: UnixSeconds, look: Look) -> Result<IdState, SessionError> {
-        let Some(entry) = look.at(&*self.store, key).await? else {
+    async fn find(&self, id: SessionId, key: &Key, now: UnixSeconds) -> Result<IdState, SessionError> {
+        let Some(entry) = self.store.get(key).await? else {
             return Ok(IdState::Unused);
         };
         match Stored::decode(&entry.value)? {
             Stored::Session(session)
-                if session.lifetime_left(now).is_some() && self.subjects.admit(id, &session, look).await? =>
+                if session.lifetime_left(now).is_some() && self.subjects.admit(id, &session).await? =>
             {
                 Ok(IdState::Live(session, entry))
             }
@@ -295,9 +259,4 @@ fn remaining(session: &Session, in_store: Seconds, now: UnixSeconds) -> Seconds 
 
 fn membership(session: &Session) -> Option<(Principal, Version)> {
     session.principal().map(|principal| (principal.clone(), session.version().next()))
-}
-
-fn now() -> UnixSeconds {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    UnixSeconds::new(since.map_or(0, |since| since.as_secs()))
 }

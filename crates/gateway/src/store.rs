@@ -8,6 +8,7 @@ pub mod memcached;
 pub mod memory;
 pub mod rendezvous;
 pub mod replicated;
+mod sharded;
 
 use std::fmt;
 
@@ -20,7 +21,8 @@ use session::time::Seconds;
 pub use counting::CountingStore;
 pub use memcached::Memcached;
 pub use memory::Memory;
-pub use replicated::{Replicated, Unreplicated};
+pub use replicated::{Pace, Replicated, Unreplicated};
+pub use sharded::Sharded;
 
 /// Keeps values under keys.
 ///
@@ -41,12 +43,6 @@ pub use replicated::{Replicated, Unreplicated};
 pub trait Store: Send + Sync + 'static {
     /// The value under `key`, if there is one.
     fn get(&self, key: &Key) -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send;
-
-    /// The value under `key`, for a caller who knows that [`get`](Self::get) has just found an outdated one. It also
-    /// asks what `get` skips to save time. If there is nothing like that, it is the same as `get`.
-    fn get_again(&self, key: &Key) -> impl Future<Output = Result<Option<StoreEntry>, StoreError>> + Send {
-        self.get(key)
-    }
 
     /// Stores `value` if there is none under `key`; `false` if there is.
     fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> impl Future<Output = Result<bool, StoreError>> + Send;
@@ -77,6 +73,14 @@ pub trait Store: Send + Sync + 'static {
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
+/// A store that can say what it holds.
+pub trait ScanStore: Store {
+    /// All keys of `keyspace` that the store holds now. A key that is added or expires meanwhile may or may not be
+    /// among them; every other one is. Fails if the answer can't be complete. Takes as long as it takes: callers limit
+    /// the time.
+    fn keys(&self, keyspace: &Keyspace) -> impl Future<Output = Result<Vec<Key>, StoreError>> + Send;
+}
+
 /// A value as a store returns it.
 #[derive(Debug)]
 pub struct StoreEntry {
@@ -91,6 +95,20 @@ pub struct StoreEntry {
 /// Names one value that a key has had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cas(u64);
+
+impl Cas {
+    /// The name that a store's number stands for.
+    #[must_use]
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The store's number.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+}
 
 /// How a [`Store::replace`] went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +154,11 @@ impl Key {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A key of its own, next to this one.
+    pub(crate) fn with_suffix(&self, suffix: &str) -> Self {
+        Self(format!("{}{suffix}", self.0))
+    }
 }
 
 /// Makes the keys of one installation.
@@ -155,6 +178,13 @@ impl Keyspace {
             return Err(KeyPrefixError);
         }
         Ok(Self { prefix: prefix.to_owned() })
+    }
+
+    /// The keys of another layout of the nodes: those of a key are in one layout or another. The first has no number
+    /// in its keys.
+    #[must_use]
+    pub fn layout(&self, number: u16) -> Self {
+        if number == 1 { self.clone() } else { Self { prefix: format!("{}{number}:", self.prefix) } }
     }
 
     /// The key of the session `id`.
@@ -177,6 +207,36 @@ impl Keyspace {
         key.push_str(if principal.realm.is_some() { "r:" } else { "u:" });
         URL_SAFE_NO_PAD.encode_string(principal.digest(), &mut key);
         Key(key)
+    }
+
+    /// The key under which two nodes keep what gateways have agreed on about them. `pair` names the two.
+    pub(crate) fn view(&self, pair: u64) -> Key {
+        Key(format!("{}{pair:016x}", self.views()))
+    }
+
+    /// What the keys of [`view`](Self::view) and those next to them start with.
+    pub(crate) fn views(&self) -> String {
+        format!("{}v:", self.prefix)
+    }
+
+    /// The key that a store has listed, if it is one of these.
+    #[must_use]
+    pub fn key(&self, listed: &str) -> Option<Key> {
+        let is_ours = self.is_record(listed) || listed.starts_with(&self.views());
+        (is_ours && listed.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Key(listed.to_owned()))
+    }
+
+    /// The key of the same session or subject in another keyspace. `None` if this is no such key of this one.
+    #[must_use]
+    pub fn translate(&self, key: &Key, other: &Self) -> Option<Key> {
+        let record = key.0.strip_prefix(&self.prefix).filter(|_| self.is_record(&key.0))?;
+        Some(Key(format!("{}{record}", other.prefix)))
+    }
+
+    /// Whether this is the key of a session or a subject.
+    fn is_record(&self, key: &str) -> bool {
+        let kind = key.strip_prefix(&self.prefix).and_then(|record| record.split_once(':'));
+        kind.is_some_and(|(kind, _)| matches!(kind, "s" | "u" | "r"))
     }
 }
 

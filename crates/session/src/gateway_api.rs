@@ -11,8 +11,6 @@ pub const MARKER_VALUE: &str = "1";
 /// about the session, even if it comes from a gateway: something in between has changed the path or mixed up answers.
 pub const SESSION_ID: &str = "session-id";
 
-/// Request: the lowest version that the answer should have, decimal.
-pub const WANT_VERSION: &str = "session-want-version";
 /// Request, with `?touch`: do not extend the timeout if the last extension is less than this many seconds old.
 pub const TOUCH_AFTER: &str = "session-touch-after";
 /// Request on `PATCH` and `DELETE`: the version of the token that the change is made with. Refused with 412 if that

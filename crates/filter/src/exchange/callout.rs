@@ -75,7 +75,6 @@ impl Callout {
     /// of version `seen` still opens the session.
     pub(super) fn look_up(config: &Config, id: SessionId, seen: Version, touch_after: Seconds) -> Self {
         Self::new(config, "GET", id, "?touch", RETRY_IDEMPOTENT)
-            .with(api::WANT_VERSION, seen.to_string())
             .with(api::TOUCH_AFTER, touch_after.to_string())
             .with(api::SEEN_VERSION, seen.to_string())
             .with(api::ROTATION_GRACE, config.timeouts.rotation_grace.to_string())

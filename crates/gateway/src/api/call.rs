@@ -10,7 +10,6 @@ use session::merge_patch;
 use session::principal::{Principal, Realm};
 use session::record::{Change, NewSession, Rotation, Timeouts, WriteId};
 use session::time::Seconds;
-use session::version::Version;
 
 use super::fields::Fields;
 use super::problem::ApiError;
@@ -95,7 +94,7 @@ pub(super) enum Call {
 
 /// A call on one session.
 pub(super) enum SessionCall {
-    Read { touch: Option<Touch>, want: Option<Version> },
+    Read { touch: Option<Touch> },
     Create(Create),
     Change(Patch),
     Destroy { precondition: Precondition, presented: Option<Presented> },
@@ -181,10 +180,9 @@ impl SessionCall {
 
     fn read_read(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, ApiError> {
         let touch = flag(query, "touch")?;
-        let want = fields.version(names::WANT_VERSION)?;
         let after = fields.seconds(names::TOUCH_AFTER)?.unwrap_or(Seconds::ZERO);
         let presented = read_presented(fields)?;
-        Ok(Self::Read { touch: touch.then_some(Touch { after, presented }), want })
+        Ok(Self::Read { touch: touch.then_some(Touch { after, presented }) })
     }
 
     fn read_create(fields: &Fields<'_>, query: Option<&str>) -> Result<Self, ApiError> {

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use crate::store::memcached::Transport;
 
 const DEFAULT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+/// The most copies of a session.
+const MAX_REPLICAS: usize = 2;
 
 /// Where sessions are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub enum StoreUrl {
     Memcached {
         /// `host:port`, at least one, each once.
         nodes: Vec<String>,
-        /// The number of copies of each session.
+        /// The number of copies of each session: 1 or 2.
         replicas: usize,
         /// The settings for reaching them.
         transport: Transport,
@@ -50,6 +52,9 @@ pub enum StoreUrlError {
         /// The accepted values.
         expected: &'static str,
     },
+    /// There are more copies than are kept.
+    #[error("replicas={0} is not possible: a session has one copy or two")]
+    Copies(u64),
     /// There are more copies than nodes.
     #[error("replicas={replicas} needs at least {replicas} nodes, but there are {nodes}")]
     Replicas {
@@ -72,8 +77,11 @@ impl FromStr for StoreUrl {
         } else if let Some(nodes) = place.strip_prefix("memcached://") {
             let nodes = parse_nodes(nodes)?;
             let asked = options.number("replicas", 1..=u64::MAX)?.unwrap_or(1);
-            let replicas = usize::try_from(asked).ok().filter(|replicas| *replicas <= nodes.len());
-            let replicas = replicas.ok_or(StoreUrlError::Replicas { replicas: asked, nodes: nodes.len() })?;
+            let replicas = usize::try_from(asked).ok().filter(|replicas| *replicas <= MAX_REPLICAS);
+            let replicas = replicas.ok_or(StoreUrlError::Copies(asked))?;
+            if replicas > nodes.len() {
+                return Err(StoreUrlError::Replicas { replicas: asked, nodes: nodes.len() });
+            }
             let mut transport = Transport::default();
             if let Some(timeout) = options.duration("connect_timeout")? {
                 transport.connect_timeout = timeout;
@@ -212,7 +220,7 @@ mod tests {
             ("memcached://h1:1,h1:1", "twice"),
             ("memcached://h1:1?replicas=2", "replicas=2"),
             ("memcached://h1:1,h2:1?replicas=0", "replicas"),
-            ("memcached://h1:1,h2:1?replicas=3", "there are 2"),
+            ("memcached://h1:1,h2:1,h3:1?replicas=3", "one copy or two"),
             ("memcached://h1:1?timeout=2", "`timeout`"),
             ("memcached://h1:1?connect_timeout=0s", "connect_timeout"),
             ("memcached://h1:1?max_connections=70000", "max_connections"),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use session::id::SessionId;
-use session::record::{Change, NewSession, Session, Write, WriteId};
+use session::record::{Change, NewSession, Session, Tombstone, Write, WriteId};
 use session::time::{Seconds, UnixSeconds};
 
 use super::outcome::{Created, LiveSession, Precondition, SessionError};
 use super::striped_lock::Attempts;
 use super::subjects::Enlisted;
-use super::{IdState, Look, Sessions, live_session, membership, now};
+use super::{IdState, Sessions, live_session, membership};
 use crate::store::{Cas, Key, Replaced, Store, StoreError};
 
 impl<S: Store> Sessions<S> {
@@ -21,7 +21,7 @@ impl<S: Store> Sessions<S> {
         new: NewSession,
         merge_within: Option<Seconds>,
     ) -> Result<Created, SessionError> {
-        let now = now();
+        let now = self.settings.environment.now();
         let key = self.settings.keyspace.session(id);
         let write = self.write(now)?;
         let session = Session::create(new.clone(), write)?;
@@ -45,7 +45,7 @@ impl<S: Store> Sessions<S> {
                         Err(error) => return Err(error.into()),
                     }
                 }
-                let (created, mergeable) = match self.find(id, &key, now, Look::Once).await? {
+                let (created, mergeable) = match self.find(id, &key, now).await? {
                     // Possibly it expired between the two reads.
                     IdState::Unused => {
                         looks_free = true;
@@ -100,7 +100,7 @@ impl<S: Store> Sessions<S> {
         precondition: &Precondition,
         name: Option<WriteId>,
     ) -> Result<LiveSession, SessionError> {
-        let write = self.write(now())?;
+        let write = self.write(self.settings.environment.now())?;
         let write = Write { id: name.unwrap_or(write.id), ..write };
         let key = self.settings.keyspace.session(id);
         let guard = |found: &Session| precondition.check(found);
@@ -119,7 +119,7 @@ impl<S: Store> Sessions<S> {
         let mut attempts = Attempts::default();
         let mut lost: Option<(StoreError, Cas)> = None;
         loop {
-            let found = self.find(id, key, write.now, Look::Once).await?;
+            let found = self.find(id, key, write.now).await?;
             let IdState::Live(session, entry) = found else {
                 // Ended or gone: whatever happened to an earlier write, nothing of it is left.
                 return Err(SessionError::NotFound);
@@ -148,6 +148,7 @@ impl<S: Store> Sessions<S> {
                     if session.principal() != next.principal()
                         && let Some((principal, version)) = membership(&session)
                     {
+                        self.end_if_revoked(id, key, &session).await?;
                         self.left(principal, id, version).await;
                     }
                     return Ok(live_session(next, lifetime, write.now));
@@ -181,9 +182,25 @@ impl<S: Store> Sessions<S> {
         Ok(session.enlisted_in(epoch))
     }
 
+    /// Ends a session that has just changed its subject, if its former subject had ended it by then: the two records
+    /// can't be written at once.
+    async fn end_if_revoked(&self, id: SessionId, key: &Key, former: &Session) -> Result<(), SessionError> {
+        // The change is made, whatever happens here.
+        let undecided = |error: StoreError| StoreError::Unknown(error.to_string());
+        let is_good = match self.subjects.admit(id, former).await {
+            Err(SessionError::Store(error)) => return Err(undecided(error).into()),
+            outcome => outcome?,
+        };
+        if is_good {
+            return Ok(());
+        }
+        let tombstone = Tombstone { ended: self.settings.environment.now() }.encode();
+        self.store.set(key, &tombstone, self.settings.tombstone_ttl).await.map_err(undecided)?;
+        Err(SessionError::NotFound)
+    }
+
     fn write(&self, now: UnixSeconds) -> Result<Write, SessionError> {
-        let mut bytes = [0; 8];
-        getrandom::fill(&mut bytes).map_err(SessionError::Random)?;
+        let bytes = self.settings.environment.random_bytes().map_err(SessionError::Random)?;
         Ok(Write { now, id: WriteId::from_random(bytes), max_data_bytes: self.settings.max_data_bytes })
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, MutexGuard};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::environment::Environment;
 use crate::store::Key;
 
 /// Records share stripes. A stripe is held for only a few round trips to the store, so this rarely matters.
@@ -20,6 +21,7 @@ const MAX_PAUSE_MILLIS: u64 = 16;
 /// same kind: both may be the same lock.
 pub(super) struct StripedLock {
     stripes: Vec<Mutex<()>>,
+    environment: Environment,
 }
 
 /// A writer's attempts so far, and its turn once it has one.
@@ -30,8 +32,8 @@ pub(super) struct Attempts<'a> {
 }
 
 impl StripedLock {
-    pub(super) fn new() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Mutex::new(())).collect() }
+    pub(super) fn new(environment: Environment) -> Self {
+        Self { stripes: (0..STRIPES).map(|_| Mutex::new(())).collect(), environment }
     }
 
     /// After a lost race for `key`, waits for the writer's turn, which lasts until the attempts are dropped. Further
@@ -47,7 +49,7 @@ impl StripedLock {
         }
         let longest = 1_u64.checked_shl(attempts.lost).unwrap_or(u64::MAX).min(MAX_PAUSE_MILLIS);
         // Without random bytes, the pause is the shortest. The store still decides the race.
-        let random = getrandom::u64().unwrap_or_default();
+        let random = self.environment.random();
         tokio::time::sleep(Duration::from_millis(random % (longest + 1))).await;
     }
 }

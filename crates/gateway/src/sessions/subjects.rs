@@ -14,7 +14,7 @@ use session::version::Version;
 use tokio::time::timeout;
 
 use super::striped_lock::{Attempts, StripedLock};
-use super::{Look, SessionError, Settings, now};
+use super::{SessionError, Settings};
 use crate::metrics::Metrics;
 use crate::store::{Cas, CountingStore, Key, Replaced, Store, StoreError};
 
@@ -51,16 +51,17 @@ pub(super) struct MemberSession {
 
 impl<S: Store> Subjects<S> {
     pub(super) fn new(store: Arc<CountingStore<S>>, settings: Arc<Settings>, metrics: Metrics) -> Self {
-        Self { store, settings, metrics, losers: StripedLock::new() }
+        let losers = StripedLock::new(settings.environment.clone());
+        Self { store, settings, metrics, losers }
     }
 
     /// Whether the session's subject, if it has one, admits it.
-    pub(super) async fn admit(&self, id: SessionId, session: &Session, look: Look) -> Result<bool, SessionError> {
+    pub(super) async fn admit(&self, id: SessionId, session: &Session) -> Result<bool, SessionError> {
         let Some(principal) = session.principal() else {
             return Ok(true);
         };
         // A lost record admits no session: it may have ended this session before it was lost.
-        let (Some(epoch), Some(entry)) = (session.epoch(), look.at(&*self.store, &self.key(principal)).await?) else {
+        let (Some(epoch), Some(entry)) = (session.epoch(), self.store.get(&self.key(principal)).await?) else {
             return Ok(false);
         };
         Ok(Subject::stored_admits(&entry.value, id, epoch, self.is_limited())?)
@@ -76,11 +77,11 @@ impl<S: Store> Subjects<S> {
         let key = self.key(principal);
         let mut attempts = Attempts::default();
         loop {
-            let now = now();
+            let now = self.now();
             let entry = self.store.get(&key).await?;
             let mut record = match &entry {
                 Some(entry) => Subject::decode(&entry.value)?,
-                None => Subject::new(random_epoch()?),
+                None => Subject::new(self.random_epoch()?),
             };
             let member = Member { id, version: session.version(), since: now, until: session.end() };
             self.make_room(&mut record, principal, id, now).await?;
@@ -103,12 +104,12 @@ impl<S: Store> Subjects<S> {
         let key = self.key(principal);
         let mut attempts = Attempts::default();
         loop {
-            let now = now();
+            let now = self.now();
             // Without a record no session is good, and the writer that creates a new one draws a different epoch.
             let Some(entry) = self.store.get(&key).await? else {
                 return Ok(Vec::new());
             };
-            let epoch = random_epoch()?;
+            let epoch = self.random_epoch()?;
             let (revoked, listed) = match Subject::decode(&entry.value) {
                 Ok(record) => {
                     let except = match except {
@@ -131,7 +132,7 @@ impl<S: Store> Subjects<S> {
     /// The subject's good sessions in the order in which they were enlisted, and the list entries that no longer stand
     /// for one.
     pub(super) async fn list(&self, principal: &Principal) -> Result<(Vec<MemberSession>, Vec<Member>), SessionError> {
-        let now = now();
+        let now = self.now();
         let Some(entry) = self.store.get(&self.key(principal)).await? else {
             return Ok((Vec::new(), Vec::new()));
         };
@@ -182,9 +183,9 @@ impl<S: Store> Subjects<S> {
         };
         if let Stored::Session(session) = Stored::decode(&entry.value)?
             && session.principal() == Some(principal)
-            && !self.admit(id, &session, Look::Once).await?
+            && !self.admit(id, &session).await?
         {
-            let tombstone = Tombstone { ended: now() }.encode();
+            let tombstone = Tombstone { ended: self.now() }.encode();
             // If the value differs by then, it was changed in time or is gone.
             self.store.replace(&key, &tombstone, entry.cas, self.settings.tombstone_ttl).await?;
         }
@@ -257,7 +258,7 @@ impl<S: Store> Subjects<S> {
                 let record = Subject::decode(&entry.value)?;
                 let mut tidied = record.clone();
                 change(&mut tidied);
-                if tidied == record || self.write(&key, Some(entry.cas), &tidied, now()).await? {
+                if tidied == record || self.write(&key, Some(entry.cas), &tidied, self.now()).await? {
                     break;
                 }
                 self.losers.after_loss(&key, &mut attempts).await;
@@ -300,10 +301,12 @@ impl<S: Store> Subjects<S> {
     fn key(&self, principal: &Principal) -> Key {
         self.settings.keyspace.subject(principal)
     }
-}
 
-fn random_epoch() -> Result<Epoch, SessionError> {
-    let mut bytes = [0; 8];
-    getrandom::fill(&mut bytes).map_err(SessionError::Random)?;
-    Ok(Epoch::from_random(bytes))
+    fn now(&self) -> UnixSeconds {
+        self.settings.environment.now()
+    }
+
+    fn random_epoch(&self) -> Result<Epoch, SessionError> {
+        self.settings.environment.random_bytes().map(Epoch::from_random).map_err(SessionError::Random)
+    }
 }

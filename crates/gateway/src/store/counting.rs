@@ -74,10 +74,6 @@ impl<S: Store> Store for CountingStore<S> {
         self.count("get", self.store.get(key).await)
     }
 
-    async fn get_again(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
-        self.count("get", self.store.get_again(key).await)
-    }
-
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
         self.count("add", self.store.add(key, value, ttl).await)
     }

@@ -1,8 +1,9 @@
-//! Sessions in memcached, one or many nodes.
+//! Sessions in one memcached. [`Sharded`](super::Sharded) and [`Replicated`](super::Replicated) make a store of several.
 //!
-//! [`Rendezvous`] assigns each key to one node. The meta protocol returns the value, the compare-and-swap number and
+//! The meta protocol returns the value, the compare-and-swap number and
 //! the remaining time in one round trip.
 
+mod listing;
 mod node;
 mod queue;
 
@@ -11,11 +12,9 @@ use std::time::Duration;
 
 use memcache::exp::{Get, GetResult, Meta, MutationStatus, Set, Ttl};
 use session::time::Seconds;
-use tokio::task::JoinSet;
 
 use self::node::MemcachedNode;
-use super::rendezvous::Rendezvous;
-use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
+use super::{Cas, Key, Keyspace, Replaced, ScanStore, Store, StoreEntry, StoreError};
 
 /// The settings for reaching the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,44 +41,32 @@ impl Default for Transport {
     }
 }
 
-/// Sessions in memcached.
+/// Sessions in one memcached.
 pub struct Memcached {
-    nodes: Vec<Arc<MemcachedNode>>,
-    rendezvous: Rendezvous,
+    node: Arc<MemcachedNode>,
 }
 
 impl Memcached {
-    /// A store over these nodes (`host:port`; at least one). Connects when first used.
+    /// A store on this node (`host:port`). Connects when first used.
     #[must_use]
-    pub fn new(nodes: &[String], transport: Transport) -> Self {
-        Self {
-            rendezvous: Rendezvous::new(nodes.iter().map(String::as_str)),
-            nodes: nodes.iter().map(|address| Arc::new(MemcachedNode::new(address.clone(), transport))).collect(),
-        }
-    }
-
-    fn node(&self, key: &Key) -> Result<&Arc<MemcachedNode>, StoreError> {
-        let first = self.rendezvous.first(key.as_str());
-        let none = || StoreError::Unavailable("no node is configured".to_owned());
-        self.nodes.get(first).ok_or_else(none)
+    pub fn new(node: &str, transport: Transport) -> Self {
+        Self { node: Arc::new(MemcachedNode::new(node.to_owned(), transport)) }
     }
 }
 
 impl Store for Memcached {
     fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
-        self.node(key)?.admit(key.as_str().len() + bytes)
+        self.node.admit(key.as_str().len() + bytes)
     }
 
     async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
-        let node = self.node(key)?;
-        let result = node.read(Get::new(key.as_str()).meta(Meta::NONE.cas().ttl())).await?;
+        let result = self.node.read(Get::new(key.as_str()).meta(Meta::NONE.cas().ttl())).await?;
         entry(result)
     }
 
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
         let ttl = lifetime(ttl)?;
-        let node = self.node(key)?;
-        let result = node.store(key, value, Set::new(key.as_str(), value).ttl(ttl).add()).await?;
+        let result = self.node.store(key, value, Set::new(key.as_str(), value).ttl(ttl).add()).await?;
         match result.status {
             MutationStatus::Applied => Ok(true),
             MutationStatus::AlreadyExists => Ok(false),
@@ -89,8 +76,7 @@ impl Store for Memcached {
 
     async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
         let ttl = lifetime(ttl)?;
-        let node = self.node(key)?;
-        let result = node.store(key, value, Set::new(key.as_str(), value).ttl(ttl).compare_cas(cas.0)).await?;
+        let result = self.node.store(key, value, Set::new(key.as_str(), value).ttl(ttl).compare_cas(cas.0)).await?;
         match result.status {
             MutationStatus::Applied => Ok(Replaced::Stored),
             MutationStatus::CasMismatch => Ok(Replaced::Conflict),
@@ -101,8 +87,7 @@ impl Store for Memcached {
 
     async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
         let ttl = lifetime(ttl)?;
-        let node = self.node(key)?;
-        let result = node.store(key, value, Set::new(key.as_str(), value).ttl(ttl)).await?;
+        let result = self.node.store(key, value, Set::new(key.as_str(), value).ttl(ttl)).await?;
         match result.status {
             MutationStatus::Applied => Ok(()),
             other => Err(unexpected("set", other)),
@@ -111,26 +96,18 @@ impl Store for Memcached {
 
     async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
         let ttl = lifetime(ttl)?;
-        let node = self.node(key)?;
-        let result = node.write(Get::new(key.as_str()).without_value().touch(ttl)).await?;
+        let result = self.node.write(Get::new(key.as_str()).without_value().touch(ttl)).await?;
         Ok(result.hit())
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let mut pings = JoinSet::new();
-        for node in &self.nodes {
-            let node = Arc::clone(node);
-            pings.spawn(async move { node.ping().await });
-        }
-        let mut failure = StoreError::Unavailable("no node is configured".to_owned());
-        while let Some(ping) = pings.join_next().await {
-            match ping {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => failure = error,
-                Err(error) => failure = StoreError::Unavailable(error.to_string()),
-            }
-        }
-        Err(failure)
+        self.node.ping().await
+    }
+}
+
+impl ScanStore for Memcached {
+    async fn keys(&self, keyspace: &Keyspace) -> Result<Vec<Key>, StoreError> {
+        self.node.list(|key| keyspace.key(key)).await
     }
 }
 

@@ -11,7 +11,7 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use session::time::Seconds;
 
-use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
+use super::{Cas, Key, Keyspace, Replaced, ScanStore, Store, StoreEntry, StoreError};
 
 /// The size of an entry besides its key and value: the cache's own bookkeeping, measured and rounded up.
 const ENTRY_OVERHEAD_BYTES: usize = 320;
@@ -128,6 +128,12 @@ impl Store for Memory {
 
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+}
+
+impl ScanStore for Memory {
+    async fn keys(&self, keyspace: &Keyspace) -> Result<Vec<Key>, StoreError> {
+        Ok(self.entries.iter().filter_map(|(key, _)| keyspace.key(&key)).collect())
     }
 }
 

@@ -1,334 +1,214 @@
-//! Several copies of each value, on different nodes, over any store of one node.
+//! Two copies of each value, on different nodes, over any store of one node.
 //!
-//! A key's copies are on the nodes that rank highest for it. The first of them that answers *leads*: it decides a write
-//! with compare-and-swap, and the write is then copied to the others before it is acknowledged. A read asks all of
-//! them. The latest copy counts, and a missing or older one is repaired from it. So a node may fail at any time and
-//! come back, either empty or with its old data, and nothing is lost or brought back.
+//! A key's copies are on the two nodes that rank highest for it. As long as at most one of them is away, slow, wiped or
+//! not yet brought up to date at a time, no acknowledged write is lost, nothing that ended comes back, and a read sees
+//! every write that was acknowledged before it began, whatever the gateways believe of the nodes. A gateway that can't
+//! know answers with an error. `docs/consistency.md` says what that means for sessions.
 //!
-//! What can go wrong, and the consequences:
+//! | module | does |
+//! |---|---|
+//! | `view` | says which of two nodes have everything: the *view*, of which both keep a record |
+//! | `stamp` | says which write a copy is of, and in which view it was put on its node |
+//! | `node` | reads and writes on one node, and notices whether it answers |
+//! | `pair` | reads and changes the view of two nodes |
+//! | `copies` | reads and writes the two copies of a key |
+//! | `keeper` | records nodes that are gone, and brings those up to date that are back |
+//! | [`rules`] | names the rules, so that the simulation can break each of them |
 //!
-//! * *A gateway that considers the first node down and one that does not* write at the same time with different
-//!   leaders. The second finds a foreign write at the follower while its own is at the leader. It abandons its own
-//!   write, which was never acknowledged, and tries again on top of the other.
-//! * *A node that missed the end of a value* (a session's tombstone) comes back after the tombstone has expired. So a
-//!   tombstone that has not reached all nodes is kept for as long as an old copy may live.
-//! * *Gateways that each reach a different node* can't know about each other's writes while that lasts. The later write
-//!   wins, as a whole.
-//! * *Two nodes that fail one after the other,* before the changes that the first one missed were read or written
-//!   again: what only the second one had is lost.
+//! # Why it holds
+//!
+//! * A node is *in* if it has every acknowledged write. One of the two always is. A write is acknowledged once it is on
+//!   all nodes that are in, and the view in which it was made is still recorded on them.
+//! * One node alone is used only after it was recorded on it that the other one is *out*. To come back, that one has to
+//!   *join*: then what it has from before does not count (`since`), it gets every new write, and every key is copied to
+//!   it before it is recorded as in.
+//! * A read returns what is the same on both nodes, or makes it the same first. Two equal copies need no look at the
+//!   record: one of the nodes is in, whatever the view is by now.
+//! * A node that lost its memory also lost its record, so it joins.
+//! * A request that is carried out long after its caller gave up is a compare-and-swap of something that is no longer
+//!   there, or a write whose outcome was never known.
+//! * A node is gone after it has left three pings without an answer. Too much to do is not a reason: the call fails.
 
-mod lineage;
+mod copies;
+mod keeper;
 mod node;
+mod pair;
+pub mod rules;
+mod stamp;
+mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::future::{join_all, select_ok};
+use futures_util::future::select_ok;
 use session::time::Seconds;
+use xxhash_rust::xxh3::xxh3_64;
 
-use self::lineage::Lineage;
-use self::node::{NodeState, Replica, ReplicaNode, Written};
+use self::copies::Settled;
+use self::node::{CopyNode, Written};
+use self::pair::Pair;
+use self::stamp::Stamp;
+use self::view::Side;
 use super::rendezvous::Rendezvous;
-use super::{Cas, Key, Replaced, Store, StoreEntry, StoreError};
+use super::{Cas, Key, Keyspace, Replaced, ScanStore, Store, StoreEntry, StoreError};
+use crate::environment::Environment;
 use crate::metrics::Metrics;
 
-/// How often a node that is down is pinged.
-pub const PING_EVERY: Duration = Duration::from_millis(250);
+pub use self::keeper::Pace;
 
-/// The number of rounds that a write may lose against others before it is abandoned.
+/// The number of times that a `set` may lose against other writes before it is abandoned.
 const ROUNDS: usize = 16;
-const LOST_RACES: &str = "a write kept losing races";
-const NOT_CARRIED: &str = "a write could not be brought to a node that is up";
 
-/// A store of several nodes, each value on some of them.
+/// A store of several nodes, each value on two of them.
 pub struct Replicated<S> {
-    nodes: Vec<Arc<ReplicaNode<S>>>,
+    nodes: Vec<Arc<CopyNode<S>>>,
     rendezvous: Rendezvous,
-    replicas: usize,
-    metrics: Metrics,
+    /// By the positions of its nodes, the smaller one first.
+    pairs: HashMap<(usize, usize), Arc<Pair<S>>>,
 }
 
-/// The nodes of one key and their copies, by rank.
-struct View<'a, S> {
-    places: Vec<RankedNode<'a, S>>,
+/// Where a key is.
+struct Place<'a, S> {
+    pair: &'a Pair<S>,
+    /// The node that ranks highest, which decides writes while both are in.
+    first: Side,
 }
 
-struct RankedNode<'a, S> {
-    /// 0 is the first.
-    rank: usize,
-    node: &'a Arc<ReplicaNode<S>>,
-    seen: NodeState,
-}
-
-impl<S: Store> Replicated<S> {
-    /// Values in `replicas` copies on these nodes, each with the name that it is ranked by.
+impl<S: ScanStore> Replicated<S> {
+    /// Two copies of each value on these nodes, each with the name that it is ranked by. There have to be two or more.
+    ///
+    /// Starts tasks that look after the nodes until the store is dropped.
     #[must_use]
-    pub fn new(nodes: Vec<(String, S)>, replicas: usize, ping_every: Duration, metrics: &Metrics) -> Self {
+    pub fn new(
+        nodes: Vec<(String, S)>,
+        keyspace: &Keyspace,
+        pace: Pace,
+        environment: &Environment,
+        metrics: &Metrics,
+    ) -> Self {
+        let mut nodes = nodes;
+        // All gateways have to agree on which node of a pair is which.
+        nodes.sort_by(|(one, _), (other, _)| one.cmp(other));
         let rendezvous = Rendezvous::new(nodes.iter().map(|(name, _)| name.as_str()));
-        let node = |(name, store)| Arc::new(ReplicaNode::new(name, store, ping_every, metrics.clone()));
-        Self { nodes: nodes.into_iter().map(node).collect(), rendezvous, replicas, metrics: metrics.clone() }
+        let node = |(name, store)| Arc::new(CopyNode::new(name, store, metrics.clone()));
+        let nodes: Vec<_> = nodes.into_iter().map(node).collect();
+        for one in &nodes {
+            node::watch(one, pace.ping_every);
+        }
+        let mut pairs = HashMap::new();
+        for (first, one) in nodes.iter().enumerate() {
+            for (second, two) in nodes.iter().enumerate().skip(first + 1) {
+                let name = xxh3_64(format!("{}\n{}", one.name(), two.name()).as_bytes());
+                let pair = Arc::new(Pair::new(
+                    [Arc::clone(one), Arc::clone(two)],
+                    keyspace.view(name),
+                    environment.clone(),
+                    metrics.clone(),
+                ));
+                let (ranks, ends) = (rendezvous.clone(), [first, second]);
+                let records = keyspace.views();
+                let is_ours = move |key: &Key| {
+                    let is_record = key.as_str().starts_with(records.as_str());
+                    !is_record && ranks.ranked(key.as_str()).iter().take(2).all(|node| ends.contains(node))
+                };
+                keeper::keep(&pair, is_ours, keyspace.clone(), pace);
+                pairs.insert((first, second), pair);
+            }
+        }
+        Self { nodes, rendezvous, pairs }
     }
 
-    /// The nodes that a key's replicas are on, by rank.
-    fn nodes_of(&self, key: &Key) -> Vec<&Arc<ReplicaNode<S>>> {
+    fn place(&self, key: &Key) -> Result<Place<'_, S>, StoreError> {
         let ranked = self.rendezvous.ranked(key.as_str());
-        ranked.into_iter().take(self.replicas).filter_map(|place| self.nodes.get(place)).collect()
-    }
-
-    async fn look(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
-        let nodes = self.nodes_of(key);
-        let looks = join_all(nodes.iter().map(|node| node.look(key))).await;
-        Self::view(nodes, looks)
-    }
-
-    /// Also asks nodes that are believed to be down.
-    async fn look_everywhere(&self, key: &Key) -> Result<View<'_, S>, StoreError> {
-        let nodes = self.nodes_of(key);
-        let looks = join_all(nodes.iter().map(|node| node.look_anyway(key))).await;
-        Self::view(nodes, looks)
-    }
-
-    fn view(
-        nodes: Vec<&Arc<ReplicaNode<S>>>,
-        looks: Vec<Result<NodeState, StoreError>>,
-    ) -> Result<View<'_, S>, StoreError> {
-        let mut failure = StoreError::Unavailable("no node is configured".to_owned());
-        let mut places = Vec::with_capacity(nodes.len());
-        for (rank, (node, look)) in nodes.into_iter().zip(looks).enumerate() {
-            let seen = match look {
-                Ok(seen) => seen,
-                // A node that is up has not been asked, and its copy may be the one that counts.
-                Err(error @ (StoreError::Refused(_) | StoreError::Overloaded)) => return Err(error),
-                Err(error) => {
-                    failure = error;
-                    NodeState::Down
-                }
-            };
-            places.push(RankedNode { rank, node, seen });
-        }
-        let is_answered = places.iter().any(|place| !place.seen.is_down());
-        if is_answered { Ok(View { places }) } else { Err(failure) }
-    }
-
-    async fn read(&self, key: &Key, view: View<'_, S>) -> Option<StoreEntry> {
-        self.metrics.repaired(view.repair(key).await);
-        view.latest().map(|replica| StoreEntry {
-            value: replica.value.clone(),
-            cas: Cas(replica.lineage.name()),
-            remaining: replica.remaining,
-        })
+        let &[first, second, ..] = ranked.as_slice() else { return Err(too_few()) };
+        let side = if first < second { Side::One } else { Side::Two };
+        let pair = self.pairs.get(&(first.min(second), first.max(second))).ok_or_else(too_few)?;
+        Ok(Place { pair, first: side })
     }
 }
 
-impl<S: Store> View<'_, S> {
-    /// The copy that counts: the one that was made from the others. If two have diverged, the first node's can't have
-    /// been acknowledged, because the others did not accept it: the later in rank counts.
-    fn latest(&self) -> Option<&Replica> {
-        self.places.iter().filter_map(|place| place.seen.replica()).reduce(|latest, replica| {
-            let is_same = replica.lineage == latest.lineage;
-            let is_newer = if is_same {
-                replica.remaining > latest.remaining
-            } else {
-                !latest.lineage.descends_from(&replica.lineage)
-            };
-            if is_newer { replica } else { latest }
-        })
-    }
+fn too_few() -> StoreError {
+    StoreError::Unavailable("two copies need two nodes".to_owned())
+}
 
-    /// Updates missing or older copies to the latest one. Returns their number.
-    async fn repair(&self, key: &Key) -> usize {
-        let Some(latest) = self.latest() else { return 0 };
-        // Times are whole seconds: rounded up each time, two copies would keep each other alive for ever.
-        let ttl = Seconds::new(latest.remaining.get().saturating_sub(1));
-        let is_behind = |place: &&RankedNode<'_, S>| match &place.seen {
-            NodeState::Replica(replica) => replica.lineage != latest.lineage,
-            NodeState::Nothing => ttl > Seconds::ZERO,
-            NodeState::Down => false,
-        };
-        let bytes = latest.lineage.encode(&latest.value);
-        let behind = self.places.iter().filter(is_behind);
-        let repairs = behind.map(|place| place.node.write(key, &place.seen, &bytes, ttl.max(Seconds::new(1))));
-        // The faster writer wrote something at least as recent.
-        join_all(repairs).await.into_iter().filter(|repair| matches!(repair, Ok(Written::Done))).count()
-    }
-
-    /// Replaces what was seen, if nothing else has been written since.
-    async fn write(self, key: &Key, value: &[u8], ttl: Seconds) -> Result<Written, StoreError> {
-        let base = self.latest().map(|replica| &replica.lineage);
-        let lineage = base.map_or_else(Lineage::first, Lineage::next);
-        let bytes = lineage.encode(value);
-        // Better on no node than only on those where it fits.
-        self.places.iter().try_for_each(|place| place.node.admit(key, bytes.len()))?;
-        let new = New { is_first: base.is_none(), lineage, bytes, ttl };
-        let Some(leader) = self.lead(key, &new).await? else { return Ok(Written::Conflict) };
-        let mut told = vec![leader];
-        for follower in self.places.iter().filter(|place| place.rank != leader.rank) {
-            if matches!(follower.node.write(key, &follower.seen, &new.bytes, ttl).await, Ok(Written::Done)) {
-                told.push(follower);
-                continue;
-            }
-            match settle(key, leader, follower, &new).await? {
-                Settled::Told => told.push(follower),
-                Settled::Untold => {}
-                Settled::GivenUp => return Ok(Written::Conflict),
-            }
-        }
-        // A copy that was not replaced may live this long.
-        let longest =
-            self.places.iter().filter_map(|place| place.seen.replica()).map(|replica| replica.remaining).max();
-        if let Some(longest) = longest.filter(|longest| told.len() < self.places.len() && *longest > ttl) {
-            join_all(told.into_iter().map(|place| place.node.touch(key, longest))).await;
-        }
-        Ok(Written::Done)
-    }
-
-    /// Lets the first node that answers decide the write. Returns which one that is, or `None` if it has something
-    /// else.
-    async fn lead(&self, key: &Key, new: &New) -> Result<Option<&RankedNode<'_, S>>, StoreError> {
-        let mut failure = StoreError::Unavailable("no node is configured".to_owned());
-        for place in &self.places {
-            match place.node.write(key, &place.seen, &new.bytes, new.ttl).await {
-                Ok(Written::Done) => return Ok(Some(place)),
-                Ok(Written::Conflict) => return Ok(None),
-                // Nothing was written there.
-                Err(error @ StoreError::Unavailable(_)) => failure = error,
-                Err(error) => return Err(error),
-            }
-        }
-        Err(failure)
+impl<S: ScanStore> Place<'_, S> {
+    async fn write(&self, key: &Key, settled: Settled, value: &[u8], ttl: Seconds) -> Result<Written, StoreError> {
+        self.pair.write(key, settled, self.first, value, ttl).await
     }
 }
 
-/// What a write puts under a key.
-struct New {
-    /// Nothing was there before.
-    is_first: bool,
-    lineage: Lineage,
-    bytes: Vec<u8>,
-    ttl: Seconds,
-}
-
-/// The outcome of a write at a follower that was down, or had something else than was seen.
-enum Settled {
-    /// It has the write.
-    Told,
-    /// It has a later write, or does not answer.
-    Untold,
-    /// The write is undone.
-    GivenUp,
-}
-
-/// Brings a decided write to a follower that could not simply accept it.
-async fn settle<S: Store>(
-    key: &Key,
-    leader: &RankedNode<'_, S>,
-    follower: &RankedNode<'_, S>,
-    new: &New,
-) -> Result<Settled, StoreError> {
-    for _ in 0..ROUNDS {
-        let there = match follower.node.look(key).await {
-            Ok(there) => there,
-            // It is up, so it must get the write.
-            Err(StoreError::Overloaded) => continue,
-            Err(_) => return Ok(Settled::Untold),
-        };
-        let foreign = match &there {
-            NodeState::Replica(replica) if replica.lineage == new.lineage => return Ok(Settled::Told),
-            // A later write was decided by the leader, on top of ours.
-            NodeState::Replica(replica) if replica.lineage.descends_from(&new.lineage) => return Ok(Settled::Untold),
-            // The later in rank counts, so only one of the two gives up.
-            NodeState::Replica(replica) if follower.rank > leader.rank && is_foreign(replica, follower, new) => replica,
-            // It has its copy from before it failed, a copy that a reader repaired, or nothing.
-            seen => match follower.node.write(key, seen, &new.bytes, new.ttl).await {
-                Ok(Written::Done) => return Ok(Settled::Told),
-                Ok(Written::Conflict) | Err(StoreError::Overloaded) => continue,
-                Err(_) => return Ok(Settled::Untold),
-            },
-        };
-        // A gateway with a different leader has written. That write may be acknowledged; ours is not.
-        let undecided = |error: StoreError| StoreError::Unknown(error.to_string());
-        let here = leader.node.look(key).await.map_err(undecided)?;
-        match here.replica() {
-            Some(replica) if replica.lineage == new.lineage => {}
-            Some(replica) if replica.lineage.descends_from(&new.lineage) => {
-                return Err(StoreError::Unknown("two nodes have taken different writes".to_owned()));
-            }
-            // A reader has repaired it from the follower's copy.
-            Some(_) | None => return Ok(Settled::GivenUp),
-        }
-        let adopted = foreign.lineage.encode(&foreign.value);
-        let written = leader.node.write(key, &here, &adopted, foreign.remaining.max(Seconds::new(1))).await;
-        if written.map_err(undecided)? == Written::Done {
-            return Ok(Settled::GivenUp);
-        }
-    }
-    Err(StoreError::Unknown(NOT_CARRIED.to_owned()))
-}
-
-/// Whether the write and this replica have diverged, so that the write is not on top of it.
-fn is_foreign<S>(replica: &Replica, follower: &RankedNode<'_, S>, new: &New) -> bool {
-    let has_appeared = new.is_first && matches!(follower.seen, NodeState::Nothing);
-    has_appeared || !new.lineage.descends_from(&replica.lineage)
-}
-
-impl<S: Store> Store for Replicated<S> {
+impl<S: ScanStore> Store for Replicated<S> {
     async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
-        Ok(self.read(key, self.look(key).await?).await)
-    }
-
-    async fn get_again(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
-        Ok(self.read(key, self.look_everywhere(key).await?).await)
+        let settled = self.place(key)?.pair.settle(key).await?;
+        Ok(settled.latest.map(|replica| StoreEntry {
+            value: replica.value,
+            cas: replica.stamp.name(),
+            remaining: replica.remaining,
+        }))
     }
 
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
-        let view = self.look(key).await?;
-        if view.latest().is_some() {
+        let place = self.place(key)?;
+        let settled = place.pair.settle(key).await?;
+        if settled.latest.is_some() {
             return Ok(false);
         }
-        Ok(view.write(key, value, ttl).await? == Written::Done)
+        Ok(place.write(key, settled, value, ttl).await? == Written::Done)
     }
 
     async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
-        let view = self.look(key).await?;
-        match view.latest() {
+        let place = self.place(key)?;
+        let settled = place.pair.settle(key).await?;
+        match &settled.latest {
             None => return Ok(Replaced::Missing),
-            Some(replica) if replica.lineage.name() != cas.0 => return Ok(Replaced::Conflict),
+            Some(replica) if replica.stamp.name() != cas => return Ok(Replaced::Conflict),
             Some(_) => {}
         }
-        Ok(match view.write(key, value, ttl).await? {
+        Ok(match place.write(key, settled, value, ttl).await? {
             Written::Done => Replaced::Stored,
             Written::Conflict => Replaced::Conflict,
         })
     }
 
     async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
+        let place = self.place(key)?;
         for _ in 0..ROUNDS {
-            if self.look(key).await?.write(key, value, ttl).await? == Written::Done {
+            let settled = place.pair.settle(key).await?;
+            if place.write(key, settled, value, ttl).await? == Written::Done {
                 return Ok(());
             }
         }
-        Err(StoreError::Unknown(LOST_RACES.to_owned()))
+        Err(lost_races())
     }
 
+    /// Writes the value once more: two nodes that were only told a new time would each believe something else of a
+    /// value that is about to expire.
     async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
-        let mut failure = None;
-        let mut is_answered = false;
-        for touched in join_all(self.nodes_of(key).into_iter().map(|node| node.touch(key, ttl))).await {
-            match touched {
-                Ok(true) => return Ok(true),
-                Ok(false) => is_answered = true,
-                Err(error) => failure = Some(error),
+        let place = self.place(key)?;
+        for _ in 0..ROUNDS {
+            let settled = place.pair.settle(key).await?;
+            let Some(value) = settled.latest.as_ref().map(|replica| replica.value.clone()) else { return Ok(false) };
+            if place.write(key, settled, &value, ttl).await? == Written::Done {
+                return Ok(true);
             }
         }
-        failure.filter(|_| !is_answered).map_or(Ok(false), Err)
+        Err(lost_races())
+    }
+
+    fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
+        self.nodes.iter().try_for_each(|node| node.admit(key, bytes))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         if self.nodes.is_empty() {
-            return Err(StoreError::Unavailable("no node is configured".to_owned()));
+            return Err(too_few());
         }
         select_ok(self.nodes.iter().map(|node| Box::pin(node.ping()))).await.map(|_| ())
     }
+}
+
+fn lost_races() -> StoreError {
+    StoreError::Unknown("a write kept losing races".to_owned())
 }
 
 /// A store with one copy of each value, after there were several: reads what they left.
@@ -337,7 +217,7 @@ pub struct Unreplicated<S>(pub S);
 impl<S: Store> Store for Unreplicated<S> {
     async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
         let entry = self.0.get(key).await?;
-        Ok(entry.map(|entry| StoreEntry { value: Lineage::split(entry.value).1, ..entry }))
+        Ok(entry.map(|entry| StoreEntry { value: Stamp::split(entry.value).1, ..entry }))
     }
 
     async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
@@ -354,6 +234,10 @@ impl<S: Store> Store for Unreplicated<S> {
 
     async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
         self.0.touch(key, ttl).await
+    }
+
+    fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
+        self.0.admit(key, bytes)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

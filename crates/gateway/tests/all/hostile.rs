@@ -70,8 +70,6 @@ async fn headers_are_refused_by_name() {
     let long_cookie = "x".repeat(257);
     let long_key = "x".repeat(129);
     for (method, name, value) in [
-        ("GET", "session-want-version", "-1"),
-        ("GET", "session-want-version", "4294967296"),
         ("GET", "session-touch-after", "+5"),
         ("GET", "session-touch-after", "1.5"),
         ("GET", "session-touch-after", ""),

@@ -18,7 +18,7 @@ const PATIENT: &str = "?exchange_timeout=10s&connect_timeout=10s&queue_timeout=1
 fn patient_client(memcached: &Memcached) -> Client {
     let patient = Duration::from_secs(10);
     let transport = Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() };
-    Client::new(&[memcached.node()], transport)
+    Client::new(&memcached.node(), transport)
 }
 
 async fn everything_is_unavailable(gateway: &Gateway, id: &str) {

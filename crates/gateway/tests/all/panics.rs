@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Full};
 use session::time::Seconds;
 use session_gateway::api::{Api, Limits};
 use session_gateway::config::BearerTokens;
+use session_gateway::environment::Environment;
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Sessions, Settings};
 use session_gateway::store::{Cas, Key, Keyspace, Replaced, Store, StoreEntry, StoreError};
@@ -47,6 +48,7 @@ async fn a_panic_is_an_answer_with_the_marker() {
         store_timeout: std::time::Duration::from_mins(1),
         tombstone_ttl: Seconds::new(60),
         session_limit: None,
+        environment: Environment::machine(),
     };
     let limits = Limits { body_bytes: 1000, body_timeout: settings.store_timeout, calls: 10 };
     let sessions = Sessions::new(Buggy, settings, metrics.clone());

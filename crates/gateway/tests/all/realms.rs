@@ -122,7 +122,7 @@ async fn without_a_realm_nothing_is_stored_differently() {
     let (plain, shop) = (opened(&gateway, &[], ALICE).await, opened(&gateway, &[SHOP], ALICE).await);
     let patient = Duration::from_secs(10);
     let transport = Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() };
-    let client = Client::new(&[memcached.node()], transport);
+    let client = Client::new(&memcached.node(), transport);
     let keyspace = Keyspace::new("sm:").unwrap();
     let value = async |id: &str| {
         let entry = client.get(&keyspace.session(id.parse().unwrap())).await.unwrap().unwrap();

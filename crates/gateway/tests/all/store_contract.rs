@@ -1,17 +1,21 @@
 //! Every store fulfils the contract of `Store`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use session::id::SessionId;
 use session::time::Seconds;
+use session_gateway::environment::Environment;
 use session_gateway::metrics::Metrics;
 use session_gateway::store::memcached::Transport;
-use session_gateway::store::replicated::PING_EVERY;
-use session_gateway::store::{Key, Keyspace, Memcached, Memory, Replaced, Replicated, Store, StoreError};
+use session_gateway::store::{
+    Key, Keyspace, Memcached, Memory, Pace, Replaced, Replicated, ScanStore, Sharded, Store, StoreError,
+};
 
 use super::support::memcached::Memcached as Server;
-use super::support::{eventually, fresh_id};
+use super::support::{PATIENCE, eventually, fresh_id};
 
 const MINUTE: Seconds = Seconds::new(60);
 
@@ -21,14 +25,22 @@ fn fresh_key() -> Key {
 }
 
 /// Patient enough for a busy machine.
-fn memcached(nodes: &[String]) -> Memcached {
+fn memcached(node: &str) -> Memcached {
     let patient = Duration::from_secs(10);
-    Memcached::new(nodes, Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() })
+    Memcached::new(node, Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() })
+}
+
+fn sharded(nodes: &[String]) -> Sharded<Memcached> {
+    Sharded::new(nodes.iter().map(|node| (node.clone(), memcached(node))).collect())
 }
 
 fn replicated(nodes: &[String]) -> Replicated<Memcached> {
-    let alone = |node: &String| (node.clone(), memcached(std::slice::from_ref(node)));
-    Replicated::new(nodes.iter().map(alone).collect(), 2, PING_EVERY, &Metrics::new())
+    // With its second node away, a first one begins alone soon.
+    let pace = Pace { patience: Duration::from_millis(100), ..Pace::DEFAULT };
+    let alone = |node: &String| (node.clone(), memcached(node));
+    let keyspace = Keyspace::new("test:").unwrap();
+    let nodes = nodes.iter().map(alone).collect();
+    Replicated::new(nodes, &keyspace, pace, &Environment::machine(), &Metrics::new())
 }
 
 async fn contract(store: impl Store) {
@@ -166,21 +178,21 @@ async fn memory_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memcached_keeps_the_contract() {
     let server = Server::start();
-    contract(memcached(&[server.node()])).await;
+    contract(memcached(&server.node())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_of_memcached_keep_the_contract() {
     let servers = [Server::start(), Server::start(), Server::start()];
     let nodes = servers.each_ref().map(Server::node);
-    contract(memcached(&nodes)).await;
+    contract(sharded(&nodes)).await;
     // Each node alone knows only its share, so keys really are spread.
-    let (all, mut found) = (memcached(&nodes), [0; 3]);
+    let (all, mut found) = (sharded(&nodes), [0; 3]);
     for _ in 0..100 {
         let key = fresh_key();
         all.set(&key, b"x", MINUTE).await.unwrap();
         for (node, found) in nodes.iter().zip(&mut found) {
-            *found += usize::from(memcached(std::slice::from_ref(node)).get(&key).await.unwrap().is_some());
+            *found += usize::from(memcached(node).get(&key).await.unwrap().is_some());
         }
     }
     assert_eq!(found.iter().sum::<usize>(), 100, "{found:?}");
@@ -198,7 +210,56 @@ async fn two_copies_with_a_node_away_keep_the_contract() {
     let (here, away) = (Server::start(), Server::start());
     let nodes = [here.node(), away.node()];
     away.stop();
-    contract(replicated(&nodes)).await;
+    let store = replicated(&nodes);
+    eventually("one node alone", async || store.get(&fresh_key()).await.is_ok()).await;
+    contract(store).await;
+}
+
+/// What a scanning store adds to the contract.
+async fn lists_what_it_has(store: impl ScanStore) {
+    let store = Arc::new(store);
+    // Characters that a list has to encode.
+    let keyspace = Keyspace::new("50%=a/b?c&d+").unwrap();
+    let key = || keyspace.session(fresh_id().parse().unwrap());
+    let ours: Vec<Key> = (0..3_000).map(|_| key()).collect();
+    let expired = key();
+    store.set(&expired, b"x", Seconds::new(1)).await.unwrap();
+    for key in &ours {
+        store.set(key, &[b'x'; 100], MINUTE).await.unwrap();
+        store.set(&fresh_key(), b"of another keyspace", MINUTE).await.unwrap();
+    }
+    eventually("expiry", async || store.get(&expired).await.unwrap().is_none()).await;
+    let expected: BTreeSet<&str> = ours.iter().map(Key::as_str).collect();
+    // A memcached makes one list at a time: others wait.
+    let lists = (0..3).map(|_| store.keys(&keyspace));
+    for listed in try_join_all(lists).await.unwrap() {
+        assert_eq!(listed.len(), ours.len());
+        assert_eq!(listed.iter().map(Key::as_str).collect::<BTreeSet<_>>(), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_lists_what_it_has() {
+    lists_what_it_has(Memory::new(64 * 1024 * 1024)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memcached_lists_what_it_has() {
+    let servers = [Server::start(), Server::start()];
+    lists_what_it_has(sharded(&servers.each_ref().map(Server::node))).await;
+}
+
+#[tokio::test]
+async fn a_memcached_that_lists_no_keys_is_an_error_and_not_an_empty_list() {
+    let server = Server::start_with("-1", &["-o", "no_lru_crawler"]);
+    let store = memcached(&server.node());
+    let keyspace = Keyspace::new("test:").unwrap();
+    let listed = tokio::time::timeout(PATIENCE, store.keys(&keyspace)).await.unwrap();
+    assert!(matches!(listed, Err(StoreError::Unavailable(_))), "{listed:?}");
+    let node = server.node();
+    server.stop();
+    let listed = memcached(&node).keys(&keyspace).await;
+    assert!(matches!(listed, Err(StoreError::Unavailable(_))), "{listed:?}");
 }
 
 #[tokio::test]
@@ -223,7 +284,7 @@ async fn memory_stays_within_its_bound_and_keeps_the_latest() {
 #[tokio::test]
 async fn memcached_says_what_it_refuses() {
     let server = Server::start();
-    let store = memcached(&[server.node()]);
+    let store = memcached(&server.node());
     let too_large = vec![b'x'; 2 * 1024 * 1024];
     let refused = store.set(&fresh_key(), &too_large, MINUTE).await;
     assert!(matches!(refused, Err(StoreError::TooLarge { .. })), "{refused:?}");
@@ -237,7 +298,7 @@ async fn a_dead_node_is_unavailable_and_a_silent_one_leaves_a_write_unknown() {
     let server = Server::start();
     let brief = Duration::from_millis(300);
     let transport = Transport { connect_timeout: brief, exchange_timeout: brief, ..Transport::default() };
-    let store = Memcached::new(&[server.node()], transport);
+    let store = Memcached::new(&server.node(), transport);
     let key = fresh_key();
     eventually("a first write", async || store.set(&key, b"one", MINUTE).await.is_ok()).await;
     server.freeze();
@@ -255,6 +316,6 @@ async fn a_dead_node_is_unavailable_and_a_silent_one_leaves_a_write_unknown() {
         matches!(store.set(&key, b"three", MINUTE).await, Err(StoreError::Unavailable(_)))
     })
     .await;
-    let nowhere = Memcached::new(&["no-such-host.invalid:11211".to_owned()], transport);
+    let nowhere = Memcached::new("no-such-host.invalid:11211", transport);
     assert!(matches!(nowhere.get(&key).await, Err(StoreError::Unavailable(_))));
 }

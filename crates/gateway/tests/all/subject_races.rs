@@ -10,6 +10,7 @@ use serde_json::json;
 use session::id::SessionId;
 use session::record::{Change, NewSession, Rotation, Timeouts};
 use session::time::Seconds;
+use session_gateway::environment::Environment;
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Precondition, SessionError, Sessions, Settings, Touch};
 use session_gateway::store::memcached::Transport;
@@ -64,7 +65,7 @@ impl Store for Stepped {
 fn client(memcached: &Memcached) -> Client {
     let patient = Duration::from_secs(10);
     let transport = Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() };
-    Client::new(&[memcached.node()], transport)
+    Client::new(&memcached.node(), transport)
 }
 
 fn sessions<S: Store>(store: S) -> Arc<Sessions<S>> {
@@ -74,6 +75,7 @@ fn sessions<S: Store>(store: S) -> Arc<Sessions<S>> {
         store_timeout: PATIENCE,
         tombstone_ttl: Seconds::new(60),
         session_limit: None,
+        environment: Environment::machine(),
     };
     Arc::new(Sessions::new(store, settings, Metrics::new()))
 }
@@ -154,11 +156,11 @@ async fn is_good_after(call: Call, between: Between, at: usize) -> Option<bool> 
     steps.add_permits(1000);
     let outcome = under_way.await.unwrap();
     assert!(matches!(outcome, Ok(()) | Err(SessionError::NotFound)), "{outcome:?}");
-    let good = direct.read(id, None, None).await.is_ok();
+    let good = direct.read(id, None).await.is_ok();
     assert!(outcome.is_ok() || !good);
     // And never again, whatever user logs in.
     direct.create(an_id(), new_session(Some("alice")), None).await.unwrap();
-    assert_eq!(direct.read(id, None, None).await.is_ok(), good);
+    assert_eq!(direct.read(id, None).await.is_ok(), good);
     Some(good)
 }
 
@@ -196,8 +198,8 @@ async fn no_read_waits_for_an_extension() {
     let (waiting, mut waits) = tokio::sync::mpsc::unbounded_channel();
     let steps = Arc::new(Semaphore::new(1));
     let stepped = sessions(Stepped { store: client(&memcached), waiting, steps: Arc::clone(&steps) });
-    let read = stepped.read(id, Some(Touch::default()), None).await.unwrap();
-    let left = async || direct.read(id, None, None).await.unwrap().expires;
+    let read = stepped.read(id, Some(Touch::default())).await.unwrap();
+    let left = async || direct.read(id, None).await.unwrap().expires;
     assert!(read.expires.get() > left().await.get() + 800, "it says what will be");
     assert_eq!((waits.recv().await, waits.recv().await), (Some("get"), Some("touch")));
     let (finished, mut is_finished) = oneshot::channel();

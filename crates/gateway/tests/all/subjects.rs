@@ -275,7 +275,7 @@ async fn the_record_lives_as_long_as_its_longest_session() {
     let memcached = Memcached::start();
     let patient = Duration::from_secs(10);
     let transport = Transport { connect_timeout: patient, exchange_timeout: patient, ..Transport::default() };
-    let client = Client::new(&[memcached.node()], transport);
+    let client = Client::new(&memcached.node(), transport);
     let store = memcached.url() + "?exchange_timeout=10s&connect_timeout=10s&queue_timeout=10s";
     let gateway = Gateway::start_with(&store, &["--store-timeout", "20s"]);
     let key = Keyspace::new("sm:").unwrap().subject(&alice());

@@ -13,8 +13,8 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::Transport;
 use super::queue::{Queue, QueueError, Turn};
+use super::{Transport, listing};
 use crate::store::{Key, StoreError};
 
 /// The name of a node that is down is resolved at most this often.
@@ -108,6 +108,14 @@ impl MemcachedNode {
     pub(super) async fn ping(self: &Arc<Self>) -> Result<(), StoreError> {
         let outcome = self.client().await?.noop().await;
         self.outcome(outcome)
+    }
+
+    /// All keys for which `wanted` returns something, over a connection of its own.
+    pub(super) async fn list<T>(&self, wanted: impl Fn(&str) -> Option<T> + Sync) -> Result<Vec<T>, StoreError> {
+        self.client().await?;
+        let addresses = self.connected().map(|connected| connected.addresses).unwrap_or_default();
+        let listed = listing::list(&addresses, self.transport.connect_timeout, wanted).await;
+        listed.map_err(|error| StoreError::Unavailable(format!("{}: {error}", self.address)))
     }
 
     fn outcome<T>(self: &Arc<Self>, outcome: Result<T, Error>) -> Result<T, StoreError> {
