@@ -15,7 +15,7 @@ use session_gateway::logging;
 use session_gateway::metrics::Metrics;
 use session_gateway::server::{Connections, Drain, ListenError, Listener, serve};
 use session_gateway::sessions::{Sessions, Settings};
-use session_gateway::store::{Memcached, Memory, Pace, Replicated, Sharded, Store, Unreplicated};
+use session_gateway::store::{Memcached, Memory, Nodes, Store, Unreplicated};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -73,11 +73,8 @@ fn start(flags: &Flags) -> Result<(), GatewayError> {
             StoreUrl::Memcached { nodes, replicas, transport } => {
                 let node = |node: &String| (node.clone(), Memcached::new(node, *transport));
                 let nodes = nodes.iter().map(node).collect();
-                if *replicas == 1 {
-                    return run(flags, tokens, Unreplicated(Sharded::new(nodes)), environment, metrics).await;
-                }
-                let store = Replicated::new(nodes, &flags.key_prefix, Pace::DEFAULT, &environment, &metrics);
-                run(flags, tokens, store, environment, metrics).await
+                let store = Nodes::new(nodes, *replicas, &flags.key_prefix, &environment, &metrics);
+                run(flags, tokens, Unreplicated(store), environment, metrics).await
             }
         }
     });

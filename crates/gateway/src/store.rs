@@ -6,6 +6,7 @@
 mod counting;
 pub mod memcached;
 pub mod memory;
+mod nodes;
 pub mod rendezvous;
 pub mod replicated;
 mod sharded;
@@ -21,6 +22,7 @@ use session::time::Seconds;
 pub use counting::CountingStore;
 pub use memcached::Memcached;
 pub use memory::Memory;
+pub use nodes::Nodes;
 pub use replicated::{Pace, Replicated, Unreplicated};
 pub use sharded::Sharded;
 
@@ -145,7 +147,7 @@ pub enum StoreError {
 }
 
 /// A key in a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(String);
 
 impl Key {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use session_gateway::store::replicated::rules::{Rule, break_rule};
 
 use crate::plan::Plan;
-use crate::world::run;
+use crate::world::{Report, run};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ impl Campaign {
                         let report = run(&plan);
                         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                         let (totals, told) = &mut *state;
-                        totals.count(&plan, report.calls);
+                        totals.count(&plan, &report);
                         if let Some(violation) = report.violations.into_iter().next() {
                             totals.failed.push((seed, violation));
                             is_over.store(!self.keep_going, Ordering::Relaxed);
@@ -77,11 +77,11 @@ impl Campaign {
 }
 
 impl Totals {
-    fn count(&mut self, plan: &Plan, calls: usize) {
+    fn count(&mut self, plan: &Plan, report: &Report) {
         self.runs += 1;
-        self.calls += calls;
-        self.faults += plan.faults.len();
-        self.virtual_time += Duration::from_millis(plan.end());
+        self.calls += report.calls;
+        self.faults += plan.faults.len() + plan.hangs.len();
+        self.virtual_time += report.time;
     }
 }
 

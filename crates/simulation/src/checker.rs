@@ -5,14 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::plan::{Fault, FaultKind, Plan};
+use crate::plan::{FaultKind, Plan};
 
 /// How long calls may fail after a node went, in milliseconds: until its third ping is lost and that is recorded.
 const UNTIL_NOTICED: u64 = 3_000;
 /// How long calls may fail after a node came back, in milliseconds.
 const UNTIL_SETTLED: u64 = 2_500;
-/// How long after it came back a node joins and has joined, in milliseconds.
-const UNTIL_JOINED: u64 = 7_000;
+/// How long calls may still meet a node that joins after it has done so, in milliseconds.
+const UNTIL_JOINED: u64 = 500;
 /// How much earlier or later than its time a session may expire, in milliseconds: whole seconds at each of the steps.
 const EXPIRY_TOLERANCE: u64 = 4_000;
 /// How late a message may arrive, in milliseconds.
@@ -119,13 +119,33 @@ struct Known {
     rotations: Vec<(u64, u32)>,
     /// When it was first seen to be gone after it had been there.
     gone: Option<u64>,
+    /// When it was to be extended.
+    touches: Vec<u64>,
     /// When it was last used, at least and at most.
     used: (u64, u64),
 }
 
+/// When something failed, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    kind: FaultKind,
+    from: u64,
+    until: Option<u64>,
+    recovered: Option<u64>,
+}
+
+/// When a gateway hung, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+struct Hanging {
+    gateway: usize,
+    until: Option<u64>,
+}
+
 /// A model of a run.
 pub struct Checker {
-    faults: Vec<Fault>,
+    copies: usize,
+    faults: Vec<Failing>,
+    hangs: Vec<Hanging>,
     idle: Vec<u64>,
     sessions: Vec<Known>,
     revocations: BTreeMap<usize, Vec<Span>>,
@@ -139,13 +159,70 @@ impl Checker {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         Self {
-            faults: plan.faults.clone(),
+            copies: plan.copies,
+            faults: Vec::new(),
+            hangs: Vec::new(),
             idle: plan.idle.iter().map(|seconds| seconds * 1_000).collect(),
             sessions: plan.idle.iter().map(|_| Known::default()).collect(),
             revocations: BTreeMap::new(),
             about: BTreeMap::new(),
             violations: Vec::new(),
         }
+    }
+
+    /// A fault begins.
+    pub fn fails(&mut self, kind: FaultKind, now: u64) {
+        self.faults.push(Failing { kind, from: now, until: None, recovered: None });
+    }
+
+    /// The last fault is over.
+    pub fn is_over(&mut self, now: u64) {
+        self.faults.iter_mut().for_each(|fault| fault.until = fault.until.or(Some(now)));
+    }
+
+    /// All nodes are in use again.
+    pub fn has_recovered(&mut self, now: u64) {
+        self.faults.iter_mut().for_each(|fault| fault.recovered = fault.recovered.or(Some(now)));
+    }
+
+    /// They should be, but are not.
+    pub fn does_not_recover(&mut self, now: u64) {
+        self.violations.push(format!("{:>7.3} s  not all nodes are in use again", millis(now)));
+    }
+
+    /// A gateway hangs.
+    pub fn hangs(&mut self, gateway: usize) {
+        self.hangs.push(Hanging { gateway, until: None });
+    }
+
+    /// It goes on.
+    pub fn goes_on(&mut self, gateway: usize, now: u64) {
+        let hangs = self.hangs.iter_mut().filter(|hang| hang.gateway == gateway);
+        hangs.for_each(|hang| hang.until = hang.until.or(Some(now)));
+    }
+
+    /// Whether a gateway hung at some time after this.
+    #[must_use]
+    pub fn hung_since(&self, gateway: usize, begin: u64) -> bool {
+        let since = |hang: &Hanging| hang.until.is_none_or(|until| until >= begin);
+        self.hangs.iter().any(|hang| hang.gateway == gateway && since(hang))
+    }
+
+    /// Whether a node may have lost the only copy of something.
+    fn may_be_lost(&self) -> bool {
+        self.copies == 1 && self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Crash { .. }))
+    }
+
+    /// Whether calls through this gateway may have failed at this time.
+    fn may_fail(&self, through: usize, begin: u64, now: u64, is_overtaken: bool) -> bool {
+        let hangs = self.hangs.iter().filter(|hang| hang.gateway == through);
+        let is_hung = |hang: &Hanging| hang.until.is_none_or(|until| begin <= until + UNTIL_SETTLED);
+        let joins = |fault: &Failing| {
+            fault.until.is_some() && fault.recovered.is_none_or(|recovered| begin <= recovered + UNTIL_JOINED)
+        };
+        hangs.into_iter().any(is_hung)
+            || self.faults.iter().any(|fault| may_fail(fault, self.copies, through, begin, now))
+            || (is_overtaken && self.faults.iter().any(joins))
     }
 
     /// A client begins call number `call`.
@@ -167,6 +244,11 @@ impl Checker {
                 }
             }
             About::Revoke { subject } => self.revocations.entry(subject).or_default().push(span),
+            About::Read { session, touches: true } => {
+                if let Some(known) = self.sessions.get_mut(session) {
+                    known.touches.push(now);
+                }
+            }
             About::Read { .. } | About::List { .. } => {}
         }
     }
@@ -174,9 +256,7 @@ impl Checker {
     /// One attempt of a call through `gateway` has failed.
     pub fn failed(&mut self, call: usize, gateway: usize, begin: u64, now: u64, why: &str) {
         // A write that meets another one at the very moment at which a node joins or has joined.
-        let joins = if why.contains("overtaken") { UNTIL_JOINED } else { 0 };
-        let may_fail = self.faults.iter().any(|fault| may_fail(fault, gateway, begin.saturating_sub(joins), now));
-        if !may_fail {
+        if !self.may_fail(gateway, begin, now, why.contains("overtaken")) {
             self.violate(call, now, &format!("g{gateway} fails without a reason: {why}"));
         }
         // It may have extended the session all the same, or still do so.
@@ -224,7 +304,7 @@ impl Checker {
         match answer {
             Answer::Shown(shown) | Answer::Created(shown) => {
                 self.shown(call, session, shown, (begin, now));
-                if matches!(answer, Answer::Created(_)) && self.was_there(session, begin) {
+                if matches!(answer, Answer::Created(_)) && self.was_there(session, begin) && !self.may_be_lost() {
                     self.violate(call, now, &format!("s{session} is created a second time"));
                 }
                 self.acknowledged(call, about, session, shown, (begin, now));
@@ -274,7 +354,15 @@ impl Checker {
     /// A session is there.
     fn shown(&mut self, call: usize, session: usize, shown: &Shown, (begin, now): (u64, u64)) {
         let mut wrong = Vec::new();
+        let may_be_lost = self.may_be_lost();
         let Some(known) = self.sessions.get_mut(session) else { return };
+        // It may have been lost, and created once more by a client that got no answer.
+        if may_be_lost {
+            if let Some(mark) = shown.marks.iter().find(|mark| !known.writes.contains_key(mark)) {
+                self.violate(call, now, &format!("s{session} shows #{mark}, which nobody wrote to it"));
+            }
+            return;
+        }
         for mark in &shown.marks {
             if !known.writes.contains_key(mark) {
                 wrong.push(format!("s{session} shows #{mark}, which nobody wrote to it"));
@@ -301,7 +389,19 @@ impl Checker {
         // A login that takes the session from one subject to another is made before it is known whether the former one
         // had ended it: until it is answered, it may show.
         let is_leaving = |gone: u64| known.logins.iter().any(|(_, login)| login.begin <= gone && login.end.is_none());
-        let is_gone = known.gone.is_some_and(|gone| gone < begin && !is_leaving(gone));
+        // It had expired, and a request that began in time has extended it all the same, possibly without an answer.
+        let is_extended = |gone: u64| {
+            let in_time = |begin: u64| begin <= gone && gone <= begin + LATEST;
+            let by_write =
+                known.writes.values().any(|write| in_time(write.begin) && write.end.is_none_or(|end| end >= gone));
+            by_write || known.touches.iter().any(|touch| in_time(*touch))
+        };
+        let is_expiry = known.gone.is_some_and(|gone| {
+            let idle = self.idle.get(session).copied().unwrap_or(u64::MAX);
+            gone + EXPIRY_TOLERANCE >= known.used.0 + idle && !known.ends.iter().any(|end| end.begin <= gone)
+        });
+        let is_gone =
+            known.gone.is_some_and(|gone| gone < begin && !is_leaving(gone) && !(is_expiry && is_extended(gone)));
         if known.ends.iter().any(|end| end.is_before(begin)) || is_gone {
             wrong.push(format!("s{session} is there, though it has ended"));
         }
@@ -334,6 +434,7 @@ impl Checker {
         if !self.was_there(session, begin) {
             return;
         }
+        let is_lost = self.may_be_lost();
         let Some(known) = self.sessions.get_mut(session) else { return };
         let is_ended = known.ends.iter().any(|end| end.begin <= now);
         let is_revoked = known.logins.iter().any(|(subject, _)| {
@@ -342,7 +443,7 @@ impl Checker {
         let idle = self.idle.get(session).copied().unwrap_or(u64::MAX);
         let is_expired = now + EXPIRY_TOLERANCE >= known.used.0 + idle;
         known.gone.get_or_insert(now);
-        if !is_ended && !is_revoked && !is_expired {
+        if !is_ended && !is_revoked && !is_expired && !is_lost {
             self.violate(call, now, &format!("s{session} is not there, and nothing has ended it"));
         }
     }
@@ -359,6 +460,7 @@ impl Checker {
         for (session, known) in self.sessions.iter().enumerate() {
             let is_in = known.logins.iter().any(|(other, span)| *other == subject && span.is_before(begin));
             let may_be_out = is_revoked
+                || self.may_be_lost()
                 || known.logins.iter().any(|(other, _)| *other != subject)
                 || known.ends.iter().any(|end| end.begin <= now)
                 || known.gone.is_some()
@@ -400,19 +502,23 @@ fn finish<'a>(spans: impl Iterator<Item = &'a mut Span>, begin: u64, now: u64) {
     }
 }
 
-/// Whether a call through this gateway may fail at this time.
-fn may_fail(fault: &Fault, through: usize, begin: u64, end: u64) -> bool {
-    let overlaps = |from: u64, until: u64| begin <= until && from <= end;
-    let (from, until) = (fault.during.start, fault.during.end);
-    match fault.kind {
+/// Whether a call through this gateway may have failed at this time because of a fault.
+fn may_fail(fault: &Failing, copies: usize, through: usize, begin: u64, now: u64) -> bool {
+    let Failing { kind, from, until, .. } = *fault;
+    let overlaps = |since: u64, last: u64| begin <= last && since <= now;
+    let is_soon_after = |time: u64, millis: u64| overlaps(time, time + millis);
+    let during = |more: u64| overlaps(from, until.unwrap_or(now) + more);
+    match kind {
         FaultKind::Crash { .. } | FaultKind::Freeze { .. } | FaultKind::CutOff { .. } | FaultKind::CutLink { .. } => {
-            overlaps(from, from + UNTIL_NOTICED) || overlaps(until, until + UNTIL_SETTLED)
+            is_soon_after(from, UNTIL_NOTICED)
+                || until.is_some_and(|until| is_soon_after(until, UNTIL_SETTLED))
+                || (copies == 1 && during(UNTIL_SETTLED))
         }
-        FaultKind::Slow { .. } | FaultKind::Lossy { .. } => overlaps(from, until + UNTIL_NOTICED),
+        FaultKind::Slow { .. } | FaultKind::Lossy { .. } => during(UNTIL_NOTICED),
         FaultKind::Crowded { gateway, .. } | FaultKind::Restart { gateway } => {
-            gateway == through && overlaps(from, until + UNTIL_SETTLED)
+            gateway == through && during(UNTIL_SETTLED)
         }
-        FaultKind::Step { .. } => false,
+        FaultKind::Step { .. } | FaultKind::Nothing => false,
     }
 }
 

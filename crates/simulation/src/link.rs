@@ -1,11 +1,12 @@
 //! The way from one gateway to one node: slow, lossy, cut, crowded.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use session::time::Seconds;
 use session_gateway::store::{Cas, Key, Keyspace, Replaced, ScanStore, Store, StoreEntry, StoreError};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::node::{Node, Process};
@@ -58,11 +59,43 @@ pub struct Weather {
     pub crowded: u8,
 }
 
+/// Closed while a gateway hangs: nothing of it goes on.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(AtomicUsize, Notify)>);
+
+impl Gate {
+    /// The gateway hangs from now on.
+    pub fn close(&self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It goes on, unless there is another reason for it to hang.
+    pub fn open(&self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.1.notify_waiters();
+    }
+
+    /// Whether it hangs.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed) > 0
+    }
+
+    async fn pass(&self) {
+        while self.is_closed() {
+            self.0.1.notified().await;
+        }
+    }
+}
+
 /// A link, as the store that the gateway has of it.
 #[derive(Clone)]
 pub struct Link {
     node: Node,
+    gate: Gate,
     weather: Arc<Mutex<Weather>>,
+    /// The shortest and the longest way of a message, in microseconds.
+    distance: (u64, u64),
     dice: Dice,
 }
 
@@ -76,8 +109,8 @@ enum Silence {
 impl Link {
     /// A link to a node, in good weather.
     #[must_use]
-    pub fn new(node: Node, dice: Dice) -> Self {
-        Self { node, weather: Arc::default(), dice }
+    pub fn new(node: Node, gate: Gate, distance: (u64, u64), dice: Dice) -> Self {
+        Self { node, gate, weather: Arc::default(), distance, dice }
     }
 
     /// Changes the weather.
@@ -94,6 +127,17 @@ impl Link {
         T: Send + 'static,
         F: FnOnce(&mut Process) -> T + Send + 'static,
     {
+        self.gate.pass().await;
+        let answer = self.send(is_queued, operation).await;
+        self.gate.pass().await;
+        answer
+    }
+
+    async fn send<T, F>(&self, is_queued: bool, operation: F) -> Result<T, Silence>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Process) -> T + Send + 'static,
+    {
         let weather = self.weather();
         if is_queued && self.dice.happens(weather.crowded) {
             sleep(QUEUE_TIMEOUT).await;
@@ -101,7 +145,8 @@ impl Link {
         }
         let (there, back) = {
             let mut rng = self.dice.rng();
-            (Duration::from_micros(rng.u64(50..500)), Duration::from_micros(rng.u64(50..500)))
+            let (least, most) = self.distance;
+            (Duration::from_micros(rng.u64(least..most)), Duration::from_micros(rng.u64(least..most)))
         };
         let Some(incarnation) = self.node.incarnation().filter(|_| !weather.refused) else {
             sleep(there + back).await;

@@ -85,8 +85,9 @@ fn break_each_rule(campaign: Campaign) -> ExitCode {
 }
 
 fn tell(plan: &Plan) {
-    let Plan { gateways, nodes, copies, skews, idle, .. } = plan;
-    println!("{gateways} gateways, {nodes} nodes, {copies} copies, skews {skews:?} ms, idle {idle:?} s");
+    let Plan { gateways, nodes, copies, skews, idle, tombstone_ttl, .. } = plan;
+    println!("{gateways} gateways with clocks off by {skews:?} ms, {} nodes, {copies} copies", nodes.len());
+    println!("sessions with idle timeouts of {idle:?} s, tombstones for {tombstone_ttl} s");
     let report = run(plan);
     for line in &report.story {
         println!("{line}");

@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use session::time::Seconds;
 use session_gateway::store::{Cas, Key, Keyspace, Replaced, StoreEntry};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+/// What the keys of the records of views start with.
+const VIEWS: &str = "sm:v:";
+
 /// A memcached that all gateways reach over their links.
 #[derive(Clone)]
 pub struct Node {
     state: Arc<Mutex<State>>,
     resumed: Arc<Notify>,
+    /// How much later its seconds begin.
+    phase: Duration,
 }
 
 struct State {
@@ -28,6 +34,8 @@ pub struct Process {
     entries: BTreeMap<String, Item>,
     last_cas: u64,
     began: Instant,
+    /// Told of each write of a view's record.
+    views: Arc<Notify>,
 }
 
 struct Item {
@@ -37,18 +45,13 @@ struct Item {
     expires: u64,
 }
 
-impl Default for Node {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Node {
-    /// An empty one.
+    /// An empty one, whose seconds begin some time after the run's. `views` is told of each write of a view's record.
     #[must_use]
-    pub fn new() -> Self {
-        let state = State { process: Process::new(), incarnation: 0, is_running: true, is_frozen: false };
-        Self { state: Arc::new(Mutex::new(state)), resumed: Arc::new(Notify::new()) }
+    pub fn new(phase: Duration, views: Arc<Notify>) -> Self {
+        let process = Process::new(phase, views);
+        let state = State { process, incarnation: 0, is_running: true, is_frozen: false };
+        Self { state: Arc::new(Mutex::new(state)), resumed: Arc::new(Notify::new()), phase }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -68,7 +71,7 @@ impl Node {
         state.is_running = false;
         state.is_frozen = false;
         state.incarnation += 1;
-        state.process = Process::new();
+        state.process = Process::new(self.phase, Arc::clone(&state.process.views));
         drop(state);
         self.resumed.notify_waiters();
     }
@@ -76,7 +79,7 @@ impl Node {
     /// Starts it again.
     pub fn start(&self) {
         let mut state = self.state();
-        state.process = Process::new();
+        state.process = Process::new(self.phase, Arc::clone(&state.process.views));
         state.is_running = true;
     }
 
@@ -89,6 +92,18 @@ impl Node {
     pub fn thaw(&self) {
         self.state().is_frozen = false;
         self.resumed.notify_waiters();
+    }
+
+    /// The records of views that it has, by key, whether or not it can be reached.
+    #[must_use]
+    pub fn views(&self) -> Vec<(String, String)> {
+        let state = self.state();
+        let records = state
+            .process
+            .entries
+            .iter()
+            .filter(|(key, _)| key.strip_prefix(VIEWS).is_some_and(|pair| !pair.contains(':')));
+        records.map(|(key, item)| (key.clone(), String::from_utf8_lossy(&item.value).into_owned())).collect()
     }
 
     /// Forgets a value, as memcached does when its memory is full.
@@ -115,13 +130,13 @@ impl Node {
 }
 
 impl Process {
-    fn new() -> Self {
-        Self { entries: BTreeMap::new(), last_cas: 0, began: Instant::now() }
+    fn new(phase: Duration, views: Arc<Notify>) -> Self {
+        Self { entries: BTreeMap::new(), last_cas: 0, began: Instant::now() + phase, views }
     }
 
     /// memcached's clock ticks once a second.
     fn clock(&self) -> u64 {
-        self.began.elapsed().as_secs()
+        (Instant::now() + Duration::from_secs(1)).duration_since(self.began).as_secs()
     }
 
     fn item(&mut self, key: &Key) -> Option<&mut Item> {
@@ -133,6 +148,9 @@ impl Process {
         self.last_cas += 1;
         let item = Item { value: value.to_vec(), cas: self.last_cas, expires: self.clock() + ttl.get() };
         self.entries.insert(key.as_str().to_owned(), item);
+        if key.as_str().starts_with(VIEWS) {
+            self.views.notify_one();
+        }
     }
 
     /// `mg` with value, compare-and-swap number and time to live.

@@ -1,6 +1,6 @@
 //! Makes a plan that fails as short as possible.
 
-use crate::plan::Plan;
+use crate::plan::{FaultKind, Plan};
 use crate::world::run;
 
 /// With how many other random numbers a shorter plan is tried: what it leaves out changes when they are drawn.
@@ -11,10 +11,18 @@ const TRIES: u64 = 4;
 pub fn shrink(plan: &Plan) -> Plan {
     let mut best = plan.clone();
     loop {
-        let before = (best.faults.len(), best.calls.len());
-        best = without(best, |plan| plan.faults.len(), |plan, range| drop(plan.faults.drain(range)));
+        let before = best.clone();
+        // Others wait for a fault: so its time stays.
+        best = without(
+            best,
+            |plan| plan.faults.len(),
+            |plan, range| {
+                plan.faults.get_mut(range).into_iter().flatten().for_each(|fault| fault.kind = FaultKind::Nothing);
+            },
+        );
+        best = without(best, |plan| plan.hangs.len(), |plan, range| drop(plan.hangs.drain(range)));
         best = without(best, |plan| plan.calls.len(), |plan, range| drop(plan.calls.drain(range)));
-        if (best.faults.len(), best.calls.len()) == before {
+        if best == before {
             return best;
         }
     }
@@ -33,7 +41,11 @@ fn without(
             let mut shorter = best.clone();
             leave_out(&mut shorter, at..(at + size).min(count(&best)));
             match failing(&shorter) {
-                Some(shorter) => best = shorter,
+                Some(shorter) if count(&shorter) < count(&best) => best = shorter,
+                Some(shorter) => {
+                    best = shorter;
+                    at += size;
+                }
                 None => at += size,
             }
         }

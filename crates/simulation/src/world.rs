@@ -1,6 +1,6 @@
 //! Runs a plan: gateways, nodes, links, clients and faults on one thread, in virtual time.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,14 +13,15 @@ use session::time::Seconds;
 use session_gateway::environment::{Environment, Surroundings};
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Created, LiveSession, Precondition, SessionError, Sessions, Settings, Touch};
-use session_gateway::store::{Keyspace, Pace, Replicated};
+use session_gateway::store::{Keyspace, Nodes};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::checker::{About, Answer, Checker, Shown, millis};
-use crate::link::{Dice, Link, Weather};
+use crate::link::{Dice, Gate, Link, Weather};
 use crate::node::Node;
-use crate::plan::{Fault, FaultKind, Plan, PlannedCall, Request};
+use crate::plan::{Event, FaultKind, Hang, Moment, Plan, PlannedCall, Request};
 
 /// The beginning of every run: some time in 2023.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
@@ -30,6 +31,16 @@ const PATIENCE: Duration = Duration::from_millis(400);
 const ATTEMPTS: usize = 4;
 /// How long a gateway has for a call: the default of `--store-timeout`.
 const STORE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a client waits for a gateway.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first fault comes no earlier.
+const BEFORE_FAULTS: Duration = Duration::from_millis(2_500);
+/// After a fault, gateways may need this time to notice that it is over.
+const NOTICED: Duration = Duration::from_secs(1);
+/// The longest time from the end of a fault until all nodes are in use again.
+const LONGEST_RECOVERY: Duration = Duration::from_secs(15);
+/// The longest time for which a gateway hangs.
+const LONGEST_HANG: Duration = Duration::from_secs(30);
 
 /// What a run has shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,21 +51,54 @@ pub struct Report {
     pub story: Vec<String>,
     /// How many calls there were.
     pub calls: usize,
+    /// How long it took, in virtual time.
+    pub time: Duration,
 }
 
 struct World {
     begun: Instant,
     gateways: Vec<Gateway>,
     nodes: Vec<Node>,
+    copies: usize,
+    /// Told of each write of a view's record.
+    views: Arc<Notify>,
+    timeline: Timeline,
     checker: Mutex<Checker>,
     story: Mutex<Vec<String>>,
 }
 
+/// Which events there have been, and when.
+#[derive(Default)]
+struct Timeline {
+    reached: Mutex<BTreeMap<Event, Instant>>,
+    changed: Notify,
+}
+
+impl Timeline {
+    fn reach(&self, event: Event) {
+        lock(&self.reached).entry(event).or_insert_with(Instant::now);
+        self.changed.notify_waiters();
+    }
+
+    async fn wait_for(&self, moment: Moment) {
+        loop {
+            let reached = lock(&self.reached).get(&moment.after).copied();
+            if let Some(reached) = reached {
+                return sleep_until(reached + Duration::from_millis(moment.millis)).await;
+            }
+            self.changed.notified().await;
+        }
+    }
+}
+
 struct Gateway {
     links: Vec<Link>,
+    gate: Gate,
+    copies: usize,
+    tombstone_ttl: Seconds,
     skew: Arc<AtomicI64>,
     environment: Environment,
-    running: Mutex<Option<Arc<Sessions<Replicated<Link>>>>>,
+    running: Mutex<Option<Arc<Sessions<Nodes<Link>>>>>,
     /// The calls under way, which end with the gateway.
     calls: Mutex<Vec<AbortHandle>>,
 }
@@ -104,12 +148,19 @@ impl World {
     fn new(plan: &Plan) -> Self {
         let dice = Dice::new(plan.seed);
         let begun = Instant::now();
-        let nodes: Vec<_> = (0..plan.nodes).map(|_| Node::new()).collect();
+        let views = Arc::new(Notify::new());
+        let node = |phase: &u64| Node::new(Duration::from_millis(*phase), Arc::clone(&views));
+        let nodes: Vec<_> = plan.nodes.iter().map(node).collect();
         let gateway = |skew: &i64| {
             let skew = Arc::new(AtomicI64::new(*skew));
             let surroundings = Simulated { begun, skew: Arc::clone(&skew), dice: dice.clone() };
+            let gate = Gate::default();
+            let link = |node: &Node| Link::new(node.clone(), gate.clone(), plan.distance, dice.clone());
             let gateway = Gateway {
-                links: nodes.iter().map(|node| Link::new(node.clone(), dice.clone())).collect(),
+                links: nodes.iter().map(link).collect(),
+                gate: gate.clone(),
+                copies: plan.copies,
+                tombstone_ttl: Seconds::new(plan.tombstone_ttl),
                 skew,
                 environment: Environment::new(surroundings),
                 running: Mutex::default(),
@@ -122,27 +173,42 @@ impl World {
             begun,
             gateways: plan.skews.iter().map(gateway).collect(),
             nodes,
+            copies: plan.copies,
+            views,
+            timeline: Timeline::default(),
             checker: Mutex::new(Checker::new(plan)),
             story: Mutex::default(),
         }
     }
 
     async fn run(self: Arc<Self>, plan: &Plan) -> Report {
-        let faults = plan.faults.iter().map(|fault| tokio::spawn(Arc::clone(&self).fail(fault.clone())));
-        let faults: Vec<_> = faults.collect();
         let calls = plan.calls.iter().enumerate().map(|(number, call)| {
             tokio::spawn(Arc::clone(&self).client(number, *call, plan.gateways, plan.idle.clone()))
         });
-        let calls: Vec<_> = calls.collect();
+        let hangs = plan.hangs.iter().map(|hang| tokio::spawn(Arc::clone(&self).hang(hang.clone())));
+        let tasks: Vec<_> = calls.chain(hangs).collect();
+        self.timeline.reach(Event::Begin);
+        sleep(BEFORE_FAULTS).await;
+        for (number, fault) in plan.faults.iter().enumerate() {
+            sleep(Duration::from_millis(fault.pause)).await;
+            self.wait_until_whole().await;
+            self.fail(number, fault.kind, Duration::from_millis(fault.length)).await;
+            self.recover(number).await;
+        }
         let mut panics = Vec::new();
-        for task in calls.into_iter().chain(faults) {
+        for task in tasks {
             if let Err(error) = task.await {
                 panics.push(format!("a task ended: {error}"));
             }
         }
         let mut violations = std::mem::take(&mut lock(&self.checker).violations);
         violations.extend(panics);
-        Report { violations, story: std::mem::take(&mut *lock(&self.story)), calls: plan.calls.len() }
+        Report {
+            violations,
+            story: std::mem::take(&mut *lock(&self.story)),
+            calls: plan.calls.len(),
+            time: self.begun.elapsed(),
+        }
     }
 
     fn now(&self) -> u64 {
@@ -154,13 +220,79 @@ impl World {
         lock(&self.story).push(line);
     }
 
-    async fn fail(self: Arc<Self>, fault: Fault) {
-        sleep_until(self.begun + Duration::from_millis(fault.during.start)).await;
-        self.tell(&format!("{} ({} ms)", fault.kind, fault.during.end - fault.during.start));
-        self.change(fault.kind, true);
-        sleep_until(self.begun + Duration::from_millis(fault.during.end)).await;
-        self.change(fault.kind, false);
+    async fn fail(&self, number: usize, kind: FaultKind, length: Duration) {
+        self.tell(&format!("{kind} ({} ms)", length.as_millis()));
+        lock(&self.checker).fails(kind, self.now());
+        self.change(kind, true);
+        self.timeline.reach(Event::Fault(number));
+        sleep(length).await;
+        self.change(kind, false);
         self.tell("that is over");
+        lock(&self.checker).is_over(self.now());
+        self.timeline.reach(Event::Over(number));
+    }
+
+    /// A gateway that goes on after it has hung may still record what it found before.
+    async fn wait_until_whole(&self) {
+        let began = Instant::now();
+        while !self.is_whole() && began.elapsed() < LONGEST_RECOVERY {
+            let _ = timeout(NOTICED / 4, self.views.notified()).await;
+        }
+    }
+
+    /// Waits until all nodes are in use again after a fault.
+    async fn recover(&self, number: usize) {
+        let over = Instant::now();
+        let mut began = over;
+        while !self.is_whole() || over.elapsed() < NOTICED {
+            if self.nodes.iter().flat_map(Node::views).any(|(_, view)| view.contains("joining")) {
+                self.timeline.reach(Event::Joining(number));
+            }
+            // Perhaps the only one that can do something about it.
+            if self.gateways.iter().any(|gateway| gateway.gate.is_closed()) {
+                began = Instant::now();
+            }
+            if began.elapsed() >= LONGEST_RECOVERY {
+                lock(&self.checker).does_not_recover(self.now());
+                break;
+            }
+            let _ = timeout(NOTICED / 4, self.views.notified()).await;
+        }
+        self.tell(&Event::Recovered(number).to_string());
+        lock(&self.checker).has_recovered(self.now());
+        self.timeline.reach(Event::Joining(number));
+        self.timeline.reach(Event::Recovered(number));
+    }
+
+    /// Whether every two nodes agree that both are in use.
+    fn is_whole(&self) -> bool {
+        if self.copies == 1 {
+            return true;
+        }
+        let mut pairs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (pair, view) in self.nodes.iter().flat_map(Node::views) {
+            pairs.entry(pair).or_default().push(view);
+        }
+        let all = self.nodes.len() * (self.nodes.len() - 1) / 2;
+        pairs.len() == all
+            && pairs.values().all(|views| match views.as_slice() {
+                [one, two] => one == two && one.matches(" in:").count() == 2,
+                _ => false,
+            })
+    }
+
+    async fn hang(self: Arc<Self>, hang: Hang) {
+        let Some(gateway) = self.gateways.get(hang.gateway) else { return };
+        self.timeline.wait_for(hang.from).await;
+        self.tell(&format!("g{} hangs until {} ms after {}", hang.gateway, hang.until.millis, hang.until.after));
+        lock(&self.checker).hangs(hang.gateway);
+        gateway.gate.close();
+        let _ = timeout(LONGEST_HANG, self.timeline.wait_for(hang.until)).await;
+        self.tell(&format!("g{} goes on", hang.gateway));
+        gateway.gate.open();
+        if !gateway.gate.is_closed() {
+            lock(&self.checker).goes_on(hang.gateway, self.now());
+        }
     }
 
     fn change(&self, kind: FaultKind, begins: bool) {
@@ -181,6 +313,7 @@ impl World {
         };
         let chance = |percent: u8| if begins { percent } else { 0 };
         match kind {
+            FaultKind::Nothing => {}
             FaultKind::Crash { node: which } if begins => node(which).into_iter().for_each(Node::crash),
             FaultKind::Crash { node: which } => node(which).into_iter().for_each(Node::start),
             FaultKind::Freeze { node: which } if begins => node(which).into_iter().for_each(Node::freeze),
@@ -212,7 +345,7 @@ impl World {
 
     /// A client makes a call, possibly several times, until it gets an answer.
     async fn client(self: Arc<Self>, number: usize, call: PlannedCall, gateways: usize, idle: Vec<u64>) {
-        sleep_until(self.begun + Duration::from_millis(call.at)).await;
+        self.timeline.wait_for(call.at).await;
         lock(&self.checker).begin(number, about(call.what), self.now());
         let mut answer = Answer::Unknown("never asked".to_owned());
         for attempt in 0..ATTEMPTS {
@@ -220,7 +353,11 @@ impl World {
             let begin = self.now();
             self.tell(&format!("#{number} g{through}: {}", call.what));
             let Some(gateway) = self.gateways.get(through) else { break };
-            answer = gateway.answer(number, call.what, &idle).await;
+            answer = match timeout(CLIENT_TIMEOUT, gateway.answer(number, call.what, &idle)).await {
+                Ok(answer) => answer,
+                Err(_) if lock(&self.checker).hung_since(through, begin) => Answer::Unknown("no answer".to_owned()),
+                Err(_) => Answer::Wrong("a call takes longer than it may".to_owned()),
+            };
             // The session may be this client's own, of an attempt that was not answered.
             if attempt > 0 && answer == Answer::Exists {
                 answer = Answer::Unknown("exists, perhaps by this".to_owned());
@@ -243,12 +380,12 @@ impl Gateway {
         let metrics = Metrics::new();
         let keyspace = Keyspace::new("sm:").unwrap_or_else(|_| unreachable_keyspace());
         let nodes = self.links.iter().enumerate().map(|(number, link)| (format!("n{number}:11211"), link.clone()));
-        let store = Replicated::new(nodes.collect(), &keyspace, Pace::DEFAULT, &self.environment, &metrics);
+        let store = Nodes::new(nodes.collect(), self.copies, &keyspace, &self.environment, &metrics);
         let settings = Settings {
             keyspace,
             max_data_bytes: 65_536,
             store_timeout: STORE_TIMEOUT,
-            tombstone_ttl: Seconds::new(60),
+            tombstone_ttl: self.tombstone_ttl,
             session_limit: None,
             environment: self.environment.clone(),
         };
@@ -269,11 +406,10 @@ impl Gateway {
         let idle = idle.to_vec();
         let task = tokio::spawn(async move { Box::pin(made(&sessions, call, what, &idle)).await });
         lock(&self.calls).push(task.abort_handle());
-        match timeout(Duration::from_secs(5), task).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_cancelled() => Answer::Unknown("the gateway went down".to_owned()),
-            Ok(Err(error)) => Answer::Wrong(format!("a call has panicked: {error}")),
-            Err(_) => Answer::Wrong("a call takes longer than it may".to_owned()),
+        match task.await {
+            Ok(answer) => answer,
+            Err(error) if error.is_cancelled() => Answer::Unknown("the gateway went down".to_owned()),
+            Err(error) => Answer::Wrong(format!("a call has panicked: {error}")),
         }
     }
 }
@@ -344,7 +480,7 @@ fn failure(error: SessionError) -> Answer {
 }
 
 /// Makes a call as the API would.
-async fn made(sessions: &Sessions<Replicated<Link>>, call: usize, what: Request, idle: &[u64]) -> Answer {
+async fn made(sessions: &Sessions<Nodes<Link>>, call: usize, what: Request, idle: &[u64]) -> Answer {
     let outcome = match what {
         Request::Create { session, subject, merges } => {
             let idle = Seconds::new(idle.get(session).copied().unwrap_or(1_800));

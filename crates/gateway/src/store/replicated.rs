@@ -37,10 +37,10 @@ pub mod rules;
 mod stamp;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use futures_util::future::select_ok;
+use futures_util::future::{join_all, select_ok};
 use session::time::Seconds;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -209,6 +209,20 @@ impl<S: ScanStore> Store for Replicated<S> {
 
 fn lost_races() -> StoreError {
     StoreError::Unknown("a write kept losing races".to_owned())
+}
+
+impl<S: ScanStore> ScanStore for Replicated<S> {
+    /// The keys that any node has. A node that is out may have some that are gone; those that joined have all.
+    async fn keys(&self, keyspace: &Keyspace) -> Result<Vec<Key>, StoreError> {
+        let listed = join_all(self.nodes.iter().map(|node| node.store().keys(keyspace))).await;
+        let (listed, failed): (Vec<_>, Vec<_>) = listed.into_iter().partition(Result::is_ok);
+        // Each key is on two nodes.
+        if let Some(error) = failed.into_iter().filter_map(Result::err).nth(1) {
+            return Err(error);
+        }
+        let keys: BTreeSet<Key> = listed.into_iter().flatten().flatten().collect();
+        Ok(keys.into_iter().collect())
+    }
 }
 
 /// A store with one copy of each value, after there were several: reads what they left.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::pair::Pair;
 use super::rules::Rule;
-use super::view::{Shape, Side, View};
+use super::view::{Shape, Side, View, ViewNumber};
 use crate::store::{Key, Keyspace, ScanStore, StoreError};
 
 /// How fast gateways notice and act.
@@ -51,7 +51,8 @@ pub(super) fn keep<S: ScanStore>(
 ) {
     let pair = Arc::downgrade(pair);
     tokio::spawn(async move {
-        let mut keeper = Keeper { pace, keyspace, is_ours, steady_since: None, lost_since: None, held: None };
+        let mut keeper =
+            Keeper { pace, keyspace, is_ours, steady_since: None, leaving_since: None, lost_since: None, held: None };
         loop {
             let Some(pair) = pair.upgrade() else { return };
             if let Err(error) = keeper.turn(&pair).await {
@@ -77,6 +78,8 @@ struct Keeper<F> {
     is_ours: F,
     /// Since when a node that is out has answered.
     steady_since: Option<Instant>,
+    /// The view in which a node is about to leave that answers, and since when this is known.
+    leaving_since: Option<(ViewNumber, Instant)>,
     /// Since when neither the view nor the second node is known.
     lost_since: Option<Instant>,
     /// When this gateway last said that it does not reach a node.
@@ -94,7 +97,10 @@ impl<F: Fn(&Key) -> bool> Keeper<F> {
         };
         self.lost_since = None;
         match view.shape() {
-            Shape::Both => self.steady_since = None,
+            Shape::Both => {
+                self.steady_since = None;
+                self.let_stay(pair, view).await?;
+            }
             Shape::Alone(side) => self.let_join(pair, view, side).await?,
             Shape::OneJoins(side) => self.bring_up_to_date(pair, view, side).await?,
         }
@@ -110,9 +116,7 @@ impl<F: Fn(&Key) -> bool> Keeper<F> {
         match view.shape() {
             #[cfg(feature = "mutations")]
             Shape::Both if !Rule::LoneUseIsRecorded.holds() => pair.assume(view.without(gone)),
-            Shape::Both => {
-                pair.change(&view, view.without(gone), rest).await?;
-            }
+            Shape::Both => self.let_leave(pair, view, gone).await?,
             Shape::OneJoins(side) if side == rest => {
                 pair.change(&view, view.without(gone), rest).await?;
             }
@@ -124,6 +128,39 @@ impl<F: Fn(&Key) -> bool> Keeper<F> {
             }
             // What counts is on the node that does not answer.
             Shape::OneJoins(_) | Shape::Alone(_) => {}
+        }
+        Ok(())
+    }
+
+    /// A node does not answer, and the other one is to go on without it. That takes two steps. A gateway that has hung,
+    /// or whose message is late, can begin this on a node that nobody reaches meanwhile, but it can't complete it. So of
+    /// two nodes of which each says that the other one is not in, the one with the later view was used.
+    async fn let_leave<S: ScanStore>(&self, pair: &Pair<S>, view: View, gone: Side) -> Result<(), StoreError> {
+        let rest = gone.other();
+        let is_known = view.is_leaving(gone) || !Rule::LeavingTakesTwoSteps.holds();
+        let leaving = if is_known { view } else { view.leaving(gone) };
+        if leaving != view && !pair.change(&view, leaving, rest).await? {
+            return Ok(());
+        }
+        // What was found before may be old.
+        if pair.node(gone).ping().await.is_err() {
+            pair.change(&leaving, leaving.without(gone), rest).await?;
+        }
+        Ok(())
+    }
+
+    /// A node was about to leave, but answers. Another gateway may not reach it, and gets some time to say so.
+    async fn let_stay<S: ScanStore>(&mut self, pair: &Pair<S>, view: View) -> Result<(), StoreError> {
+        let Some(leaving) = Side::BOTH.into_iter().find(|side| view.is_leaving(*side)) else {
+            self.leaving_since = None;
+            return Ok(());
+        };
+        let known = self.leaving_since.filter(|(number, _)| *number == view.number);
+        let (_, since) = known.unwrap_or_else(|| (view.number, Instant::now()));
+        self.leaving_since = Some((view.number, since));
+        if since.elapsed() >= self.pace.ping_every * 4 {
+            self.leaving_since = None;
+            pair.change(&view, view.staying(), leaving.other()).await?;
         }
         Ok(())
     }

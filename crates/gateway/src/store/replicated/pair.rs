@@ -163,14 +163,14 @@ impl<S: ScanStore> Pair<S> {
     }
 
     /// Makes `next` the view in place of `from`, if that is still the record of `decider`, which is in before and
-    /// after. The record of the other node follows if that node takes part.
+    /// after. The record of the other node follows if that node takes part and answers.
     pub(super) async fn change(&self, from: &View, next: View, decider: Side) -> Result<bool, StoreError> {
         let record = self.record(decider).await?;
         if record.view != Some(*from) || !self.write_record(decider, record, &next).await? {
             self.refresh().await?;
             return Ok(false);
         }
-        if next.part(decider.other()).standing == Standing::Out {
+        if matches!(next.part(decider.other()).standing, Standing::Out | Standing::Leaving) {
             self.believe(next);
             return Ok(true);
         }
@@ -203,8 +203,9 @@ impl<S: ScanStore> Pair<S> {
         let mut believed = self.believed.write().unwrap_or_else(PoisonError::into_inner);
         let before = believed.replace(view);
         drop(believed);
-        let was_whole = before.is_none_or(|before| before.shape() == Shape::Both);
-        let is_whole = view.shape() == Shape::Both;
+        let both_stay =
+            |view: View| view.shape() == Shape::Both && !Side::BOTH.iter().any(|side| view.is_leaving(*side));
+        let (was_whole, is_whole) = (before.is_none_or(both_stay), both_stay(view));
         if was_whole != is_whole {
             self.metrics.pair_degraded(!is_whole);
         }

@@ -11,6 +11,8 @@ pub enum Rule {
     LoneReadsAreVerified,
     /// Before one of two different copies is chosen, the view is read again.
     DisagreementsRefreshTheView,
+    /// A gateway that sees a copy from a later view than it knows of reads the view again.
+    NewerCopiesRefreshTheView,
     /// A read whose copies differ makes them the same before it answers.
     ReadsCompleteWrites,
     /// Copies that a node has from before it was out do not count.
@@ -21,6 +23,8 @@ pub enum Rule {
     JoiningNodesAreSwept,
     /// A joining node gets each write.
     JoiningNodesAreWritten,
+    /// A node is taken out in two steps, with a look at it in between.
+    LeavingTakesTwoSteps,
     /// That a node is not asked any more is recorded before the other one is used alone.
     LoneUseIsRecorded,
     /// A copy whose counterpart has expired is ended before a read says that there is none.
@@ -29,15 +33,17 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::WritesAreVerified,
         Self::LoneReadsAreVerified,
         Self::DisagreementsRefreshTheView,
+        Self::NewerCopiesRefreshTheView,
         Self::ReadsCompleteWrites,
         Self::OldCopiesDoNotCount,
         Self::ANodeWithoutRecordJoins,
         Self::JoiningNodesAreSwept,
         Self::JoiningNodesAreWritten,
+        Self::LeavingTakesTwoSteps,
         Self::LoneUseIsRecorded,
         Self::ExpiryIsMadeCertain,
     ];

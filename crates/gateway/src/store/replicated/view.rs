@@ -23,6 +23,8 @@ pub(super) enum Side {
 pub(super) enum Standing {
     /// It has every acknowledged write.
     In,
+    /// It is in, but a gateway has found that it does not answer.
+    Leaving,
     /// It gets every write, and is being brought up to date with the earlier ones.
     Joining,
     /// It is not asked for anything.
@@ -77,11 +79,12 @@ impl Side {
 }
 
 impl Standing {
-    const ALL: [Self; 3] = [Self::In, Self::Joining, Self::Out];
+    const ALL: [Self; 4] = [Self::In, Self::Leaving, Self::Joining, Self::Out];
 
     const fn word(self) -> &'static str {
         match self {
             Self::In => "in",
+            Self::Leaving => "leaving",
             Self::Joining => "joining",
             Self::Out => "out",
         }
@@ -113,18 +116,37 @@ impl View {
     }
 
     pub(super) const fn is_in(&self, side: Side) -> bool {
-        matches!(self.part(side).standing, Standing::In)
+        matches!(self.part(side).standing, Standing::In | Standing::Leaving)
+    }
+
+    /// Whether a node is about to leave.
+    pub(super) fn is_leaving(&self, side: Side) -> bool {
+        self.part(side).standing == Standing::Leaving
     }
 
     /// Which nodes may be used. Of the views that the functions below make, one node is always in.
     pub(super) const fn shape(&self) -> Shape {
         match (self.one.standing, self.two.standing) {
-            (Standing::In, Standing::In) => Shape::Both,
-            (Standing::In, Standing::Joining) => Shape::OneJoins(Side::One),
-            (Standing::In, Standing::Out) => Shape::Alone(Side::One),
+            (Standing::In | Standing::Leaving, Standing::In | Standing::Leaving) => Shape::Both,
+            (Standing::In | Standing::Leaving, Standing::Joining) => Shape::OneJoins(Side::One),
+            (Standing::In | Standing::Leaving, Standing::Out) => Shape::Alone(Side::One),
             (Standing::Joining, _) => Shape::OneJoins(Side::Two),
             (Standing::Out, _) => Shape::Alone(Side::Two),
         }
+    }
+
+    /// The next view, in which this node, which is in, is about to leave. Both are still needed.
+    pub(super) fn leaving(&self, side: Side) -> Self {
+        self.staying().with_number(self.number.next(), side, |part, _| Part { standing: Standing::Leaving, ..part })
+    }
+
+    /// The next view, in which no node is about to leave.
+    pub(super) fn staying(&self) -> Self {
+        let stay = |part: Part| match part.standing {
+            Standing::Leaving => Part { standing: Standing::In, ..part },
+            _ => part,
+        };
+        Self { number: self.number.next(), one: stay(self.one), two: stay(self.two) }
     }
 
     /// The next view, without this node. The other one has to be in.
@@ -148,7 +170,10 @@ impl View {
     }
 
     fn with(&self, side: Side, change: impl Fn(Part, ViewNumber) -> Part) -> Self {
-        let number = self.number.next();
+        self.with_number(self.number.next(), side, change)
+    }
+
+    fn with_number(&self, number: ViewNumber, side: Side, change: impl Fn(Part, ViewNumber) -> Part) -> Self {
         let part = change(self.part(side), number);
         match side {
             Side::One => Self { number, one: part, ..*self },
@@ -178,7 +203,7 @@ mod tests {
 
     fn steps() -> impl Strategy<Value = Vec<(Side, u8)>> {
         let side = any::<bool>().prop_map(|one| if one { Side::One } else { Side::Two });
-        proptest::collection::vec((side, 0..4_u8), 0..20)
+        proptest::collection::vec((side, 0..6_u8), 0..20)
     }
 
     /// What gateways do, in whatever order.
@@ -188,6 +213,8 @@ mod tests {
             1 if view.is_in(side.other()) => view.joining(side),
             2 if view.part(side).standing == Standing::Joining => view.joined(side),
             3 if view.is_in(side) && !view.is_in(side.other()) => view.after_loss_of(side),
+            4 if view.shape() == Shape::Both => view.leaving(side),
+            5 => view.staying(),
             _ => view,
         })
     }
@@ -217,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_records_never_panic(bytes: Vec<u8>, text in "V1 [0-9]{0,21} (in|out|joining|x):[0-9]{0,3} in:[0-9]{0,3}.?") {
+        fn arbitrary_records_never_panic(bytes: Vec<u8>, text in "V1 [0-9]{0,21} (in|out|leaving|joining|x):[0-9]{0,3} in:[0-9]{0,3}.?") {
             let _ = View::decode(&bytes);
             let _ = View::decode(text.as_bytes());
         }
