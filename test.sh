@@ -125,7 +125,7 @@ simulate() {
   need_rust
   timed "building the simulation" cargo build --locked --release --package simulation
   timed "simulation" target/release/simulation --runs "$1"
-  timed "simulation with broken rules" target/release/simulation --break-rules
+  timed "simulation with broken rules" target/release/simulation --break-rules --runs 40000
 }
 
 docker() {

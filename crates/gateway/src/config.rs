@@ -14,7 +14,8 @@ use clap::{Parser, Subcommand, ValueEnum};
 use session::subject::{LimitPolicy, SessionLimit, Subject};
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::store::Keyspace;
+use crate::store::layout::Layout;
+use crate::store::{Keyspace, Memcached, Place, Start};
 
 pub use bearer_tokens::{BEARER_TOKEN_ENV, BearerTokenError, BearerTokens};
 pub use listen::Listen;
@@ -68,6 +69,14 @@ pub struct Flags {
     /// Where to keep sessions: memory: or memcached://host:port,host:port, with options after a question mark
     #[arg(long, env = "SESSION_GATEWAY_STORE", value_name = "URL", default_value = "memory:")]
     pub store: StoreUrl,
+
+    /// First step of a change of nodes or copies: the store that sessions will be moved to, with a higher layout number
+    #[arg(long, env = "SESSION_GATEWAY_NEXT_STORE", value_name = "URL", conflicts_with = "previous_store")]
+    pub next_store: Option<StoreUrl>,
+
+    /// Second step: the store that sessions are moved from
+    #[arg(long, env = "SESSION_GATEWAY_PREVIOUS_STORE", value_name = "URL")]
+    pub previous_store: Option<StoreUrl>,
 
     /// Prefix of all keys in the store
     #[arg(long, env = "SESSION_GATEWAY_KEY_PREFIX", value_name = "TEXT", default_value = "sm:",
@@ -165,7 +174,59 @@ pub enum OnMaxSessions {
     Refuse,
 }
 
+/// The stores that a gateway uses.
+pub enum Stores {
+    /// Sessions are in this process.
+    Memory {
+        /// How much memory they may take.
+        max_bytes: u64,
+    },
+    /// They are in memcached.
+    Memcached(Start<Memcached>),
+}
+
+/// What is wrong with the stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoresError {
+    /// Only memcached has nodes.
+    #[error("--next-store and --previous-store are for changes from memcached to memcached")]
+    Memory,
+    /// Keys of two layouts have to differ.
+    #[error("the layout number has to grow with a change: give the new store layout={0}, or more")]
+    Number(u32),
+}
+
 impl Flags {
+    /// The stores.
+    pub fn stores(&self) -> Result<Stores, StoresError> {
+        let place = |url: &StoreUrl| match url {
+            StoreUrl::Memory { .. } => Err(StoresError::Memory),
+            StoreUrl::Memcached { nodes, replicas, layout, transport } => Ok(Place {
+                layout: Layout::new(*layout, *replicas, nodes),
+                nodes: nodes.iter().map(|node| (node.clone(), Memcached::new(node, *transport))).collect(),
+            }),
+        };
+        let change = |old: &StoreUrl, new: &StoreUrl| {
+            let (old, new) = (place(old)?, place(new)?);
+            if new.layout.number() <= old.layout.number() {
+                return Err(StoresError::Number(u32::from(old.layout.number()) + 1));
+            }
+            Ok((old, new))
+        };
+        Ok(match (&self.store, &self.next_store, &self.previous_store) {
+            (StoreUrl::Memory { max_bytes }, None, None) => Stores::Memory { max_bytes: *max_bytes },
+            (store, Some(next), _) => {
+                let (old, new) = change(store, next)?;
+                Stores::Memcached(Start::Before { old, new })
+            }
+            (store, None, Some(previous)) => {
+                let (old, new) = change(previous, store)?;
+                Stores::Memcached(Start::During { old, new })
+            }
+            (store, None, None) => Stores::Memcached(Start::Only(place(store)?)),
+        })
+    }
+
     /// The limit for a subject's sessions, if there is one.
     #[must_use]
     pub fn session_limit(&self) -> Option<SessionLimit> {

@@ -8,14 +8,16 @@ use clap::Parser as _;
 use session::time::Seconds;
 use session_gateway::admin::Admin;
 use session_gateway::api::{Api, Limits};
-use session_gateway::config::{BEARER_TOKEN_ENV, BearerTokenError, BearerTokens, Command, Flags, Listen, StoreUrl};
+use session_gateway::config::{
+    BEARER_TOKEN_ENV, BearerTokenError, BearerTokens, Command, Flags, Listen, Stores, StoresError,
+};
 use session_gateway::environment::Environment;
 use session_gateway::healthcheck::{HealthcheckError, healthcheck};
 use session_gateway::logging;
 use session_gateway::metrics::Metrics;
 use session_gateway::server::{Connections, Drain, ListenError, Listener, serve};
 use session_gateway::sessions::{Sessions, Settings};
-use session_gateway::store::{Memcached, Memory, Nodes, Store, Unreplicated};
+use session_gateway::store::{Context, Keyspace, Memory, Nodes, Store, layout::LayoutError};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -27,6 +29,10 @@ const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 enum GatewayError {
     #[error(transparent)]
     Token(#[from] BearerTokenError),
+    #[error(transparent)]
+    Stores(#[from] StoresError),
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("{BEARER_TOKEN_ENV} is not UTF-8")]
@@ -65,16 +71,18 @@ fn start(flags: &Flags) -> Result<(), GatewayError> {
     };
     let tokens = BearerTokens::load(variable.as_deref(), flags.token_file.as_deref())?;
     let runtime = runtime(flags)?;
-    let metrics = Metrics::new();
-    let environment = Environment::machine();
+    let stores = flags.stores()?;
+    let context =
+        Context { keyspace: flags.key_prefix.clone(), environment: Environment::machine(), metrics: Metrics::new() };
     let outcome = runtime.block_on(async {
-        match &flags.store {
-            StoreUrl::Memory { max_bytes } => run(flags, tokens, Memory::new(*max_bytes), environment, metrics).await,
-            StoreUrl::Memcached { nodes, replicas, transport } => {
-                let node = |node: &String| (node.clone(), Memcached::new(node, *transport));
-                let nodes = nodes.iter().map(node).collect();
-                let store = Nodes::new(nodes, *replicas, &flags.key_prefix, &environment, &metrics);
-                run(flags, tokens, Unreplicated(store), environment, metrics).await
+        match stores {
+            Stores::Memory { max_bytes } => {
+                run(flags, tokens, Memory::new(max_bytes), flags.key_prefix.clone(), context).await
+            }
+            Stores::Memcached(start) => {
+                let keyspace = start.keyspace(&flags.key_prefix);
+                let store = Nodes::open(start, &context).await?;
+                run(flags, tokens, store, keyspace, context).await
             }
         }
     });
@@ -96,12 +104,13 @@ async fn run<S: Store>(
     flags: &Flags,
     tokens: BearerTokens,
     store: S,
-    environment: Environment,
-    metrics: Metrics,
+    keyspace: Keyspace,
+    context: Context,
 ) -> Result<(), GatewayError> {
+    let Context { environment, metrics, .. } = context;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let settings = Settings {
-        keyspace: flags.key_prefix.clone(),
+        keyspace,
         max_data_bytes: usize::try_from(flags.max_session_bytes).unwrap_or(usize::MAX),
         store_timeout: flags.store_timeout,
         tombstone_ttl: Seconds::new(flags.tombstone_ttl.as_secs()),

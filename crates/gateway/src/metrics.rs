@@ -30,6 +30,7 @@ struct Inner {
     lost_answers: Counter,
     nodes_down: Gauge,
     pairs_degraded: Gauge,
+    keys_to_move: Gauge,
     repairs: Counter,
     panics: Counter,
     connections: Gauge,
@@ -120,6 +121,12 @@ impl Metrics {
             "Pairs of nodes of which only one has everything, with replicas=2",
             pairs_degraded.clone(),
         );
+        let keys_to_move = Gauge::default();
+        registry.register(
+            "store_keys_to_move",
+            "1 while sessions are being moved from the previous store, 0 when none is left there",
+            keys_to_move.clone(),
+        );
         let repairs = Counter::default();
         registry.register("store_repairs", "Copies that were missing or old, brought up to date", repairs.clone());
         let panics = Counter::default();
@@ -145,6 +152,7 @@ impl Metrics {
             lost_answers,
             nodes_down,
             pairs_degraded,
+            keys_to_move,
             repairs,
             panics,
             connections,
@@ -193,6 +201,11 @@ impl Metrics {
         } else {
             self.0.pairs_degraded.dec();
         }
+    }
+
+    /// Whether there may be keys to move from the previous store.
+    pub fn keys_to_move(&self, are_there: bool) {
+        self.0.keys_to_move.set(i64::from(are_there));
     }
 
     /// Counts copies that were brought up to date.

@@ -4,11 +4,14 @@
 //! if memory runs out). It knows nothing about sessions.
 
 mod counting;
+pub mod layout;
 pub mod memcached;
 pub mod memory;
+pub mod moving;
 mod nodes;
 pub mod rendezvous;
 pub mod replicated;
+pub mod rules;
 mod sharded;
 
 use std::fmt;
@@ -22,8 +25,8 @@ use session::time::Seconds;
 pub use counting::CountingStore;
 pub use memcached::Memcached;
 pub use memory::Memory;
-pub use nodes::Nodes;
-pub use replicated::{Pace, Replicated, Unreplicated};
+pub use nodes::{Context, Nodes, Place, Start};
+pub use replicated::{Pace, Replicated};
 pub use sharded::Sharded;
 
 /// Keeps values under keys.
@@ -187,6 +190,11 @@ impl Keyspace {
     #[must_use]
     pub fn layout(&self, number: u16) -> Self {
         if number == 1 { self.clone() } else { Self { prefix: format!("{}{number}:", self.prefix) } }
+    }
+
+    /// The key under which nodes keep the record of the layout.
+    pub(crate) fn layouts(&self) -> Key {
+        Key(format!("{}l:nodes", self.prefix))
     }
 
     /// The key of the session `id`.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use session_gateway::store::replicated::rules::{Rule, break_rule};
+use session_gateway::store::rules::{Rule, break_rule};
 
 use crate::plan::Plan;
 use crate::world::{Report, run};
@@ -41,7 +41,7 @@ pub struct Totals {
 }
 
 impl Campaign {
-    /// Runs it, and tells its progress with `tell`.
+    /// Runs it, and tells its progress with `tell`, after each failure and now and then.
     pub fn run(self, tell: impl Fn(&Totals) + Sync) -> Totals {
         let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
         let state = Mutex::new((Totals::default(), Instant::now()));
@@ -60,11 +60,13 @@ impl Campaign {
                         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
                         let (totals, told) = &mut *state;
                         totals.count(&plan, &report);
-                        if let Some(violation) = report.violations.into_iter().next() {
+                        let violation = report.violations.into_iter().next();
+                        let is_news = violation.is_some();
+                        if let Some(violation) = violation {
                             totals.failed.push((seed, violation));
                             is_over.store(!self.keep_going, Ordering::Relaxed);
                         }
-                        if told.elapsed() >= PROGRESS {
+                        if is_news || told.elapsed() >= PROGRESS {
                             *told = Instant::now();
                             tell(totals);
                         }

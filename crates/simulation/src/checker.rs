@@ -15,6 +15,8 @@ const UNTIL_SETTLED: u64 = 2_500;
 const UNTIL_JOINED: u64 = 500;
 /// How much earlier or later than its time a session may expire, in milliseconds: whole seconds at each of the steps.
 const EXPIRY_TOLERANCE: u64 = 4_000;
+/// How many writes of one session may be too many to be made one after the other in the time that a call has.
+const CROWD: usize = 10;
 /// How late a message may arrive, in milliseconds.
 const LATEST: u64 = 6_200;
 
@@ -144,6 +146,9 @@ struct Hanging {
 /// A model of a run.
 pub struct Checker {
     copies: usize,
+    /// Whether a node that is away is missed all the time: the only one with a copy, or one of a new layout, of which the
+    /// other one does not know whether it has something.
+    each_node_counts: bool,
     faults: Vec<Failing>,
     hangs: Vec<Hanging>,
     idle: Vec<u64>,
@@ -159,7 +164,8 @@ impl Checker {
     #[must_use]
     pub fn new(plan: &Plan) -> Self {
         Self {
-            copies: plan.copies,
+            copies: plan.change.as_ref().map_or(plan.copies, |change| change.copies.min(plan.copies)),
+            each_node_counts: plan.copies == 1 || plan.change.is_some(),
             faults: Vec::new(),
             hangs: Vec::new(),
             idle: plan.idle.iter().map(|seconds| seconds * 1_000).collect(),
@@ -183,6 +189,11 @@ impl Checker {
     /// All nodes are in use again.
     pub fn has_recovered(&mut self, now: u64) {
         self.faults.iter_mut().for_each(|fault| fault.recovered = fault.recovered.or(Some(now)));
+    }
+
+    /// The nodes and copies should have changed, but have not.
+    pub fn does_not_change(&mut self, now: u64) {
+        self.violations.push(format!("{:>7.3} s  the sessions are not all moved", millis(now)));
     }
 
     /// They should be, but are not.
@@ -210,19 +221,22 @@ impl Checker {
 
     /// Whether a node may have lost the only copy of something.
     fn may_be_lost(&self) -> bool {
-        self.copies == 1 && self.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Crash { .. }))
+        let loses = |fault: &Failing| matches!(fault.kind, FaultKind::Crash { .. } | FaultKind::Evict { .. });
+        self.copies == 1 && self.faults.iter().any(loses)
     }
 
     /// Whether calls through this gateway may have failed at this time.
     fn may_fail(&self, through: usize, begin: u64, now: u64, is_overtaken: bool) -> bool {
         let hangs = self.hangs.iter().filter(|hang| hang.gateway == through);
         let is_hung = |hang: &Hanging| hang.until.is_none_or(|until| begin <= until + UNTIL_SETTLED);
+        // It writes what it meant to write in an earlier view.
+        let went_on = |hang: &Hanging| hang.until.is_some_and(|until| begin <= until + UNTIL_SETTLED && until <= now);
         let joins = |fault: &Failing| {
             fault.until.is_some() && fault.recovered.is_none_or(|recovered| begin <= recovered + UNTIL_JOINED)
         };
         hangs.into_iter().any(is_hung)
-            || self.faults.iter().any(|fault| may_fail(fault, self.copies, through, begin, now))
-            || (is_overtaken && self.faults.iter().any(joins))
+            || self.faults.iter().any(|fault| may_fail(fault, self.each_node_counts, through, begin, now))
+            || (is_overtaken && (self.faults.iter().any(joins) || self.hangs.iter().any(went_on)))
     }
 
     /// A client begins call number `call`.
@@ -256,7 +270,8 @@ impl Checker {
     /// One attempt of a call through `gateway` has failed.
     pub fn failed(&mut self, call: usize, gateway: usize, begin: u64, now: u64, why: &str) {
         // A write that meets another one at the very moment at which a node joins or has joined.
-        if !self.may_fail(gateway, begin, now, why.contains("overtaken")) {
+        let is_crowded = why.contains("no time left") && self.is_crowded(call, begin, now);
+        if !is_crowded && !self.may_fail(gateway, begin, now, why.contains("overtaken")) {
             self.violate(call, now, &format!("g{gateway} fails without a reason: {why}"));
         }
         // It may have extended the session all the same, or still do so.
@@ -328,6 +343,7 @@ impl Checker {
         if let About::Write { login: Some(subject), .. } = about
             && let Some(known) = self.sessions.get(session)
             && let Some(gone) = known.gone.filter(|gone| *gone < now)
+            && !self.may_be_lost()
             && (gone < begin || self.ended_under_another(known, shown.version, subject, gone))
         {
             self.violate(call, now, &format!("a login with s{session} is acknowledged after it was seen to be gone"));
@@ -388,7 +404,9 @@ impl Checker {
         }
         // A login that takes the session from one subject to another is made before it is known whether the former one
         // had ended it: until it is answered, it may show.
-        let is_leaving = |gone: u64| known.logins.iter().any(|(_, login)| login.begin <= gone && login.end.is_none());
+        let is_leaving = |gone: u64| {
+            known.logins.iter().any(|(_, login)| login.begin <= gone && login.end.is_none_or(|end| end >= gone))
+        };
         // It had expired, and a request that began in time has extended it all the same, possibly without an answer.
         let is_extended = |gone: u64| {
             let in_time = |begin: u64| begin <= gone && gone <= begin + LATEST;
@@ -485,6 +503,16 @@ impl Checker {
         former.is_some_and(|former| former != subject && revoked(former)) && !revoked(subject) && !is_ended
     }
 
+    /// Whether many others wrote to the session of this call at the same time.
+    fn is_crowded(&self, call: usize, begin: u64, now: u64) -> bool {
+        let Some((About::Write { session, .. } | About::Read { session, .. }, _)) = self.about.get(&call) else {
+            return false;
+        };
+        let Some(known) = self.sessions.get(*session) else { return false };
+        let overlaps = |span: &&Span| span.begin <= now && span.end.is_none_or(|end| end >= begin);
+        known.writes.values().filter(overlaps).count() > CROWD
+    }
+
     /// Whether the session certainly was there before.
     fn was_there(&self, session: usize, before: u64) -> bool {
         self.sessions.get(session).is_some_and(|known| known.shown.iter().any(|(then, _)| *then < before))
@@ -503,7 +531,7 @@ fn finish<'a>(spans: impl Iterator<Item = &'a mut Span>, begin: u64, now: u64) {
 }
 
 /// Whether a call through this gateway may have failed at this time because of a fault.
-fn may_fail(fault: &Failing, copies: usize, through: usize, begin: u64, now: u64) -> bool {
+fn may_fail(fault: &Failing, each_node_counts: bool, through: usize, begin: u64, now: u64) -> bool {
     let Failing { kind, from, until, .. } = *fault;
     let overlaps = |since: u64, last: u64| begin <= last && since <= now;
     let is_soon_after = |time: u64, millis: u64| overlaps(time, time + millis);
@@ -512,13 +540,13 @@ fn may_fail(fault: &Failing, copies: usize, through: usize, begin: u64, now: u64
         FaultKind::Crash { .. } | FaultKind::Freeze { .. } | FaultKind::CutOff { .. } | FaultKind::CutLink { .. } => {
             is_soon_after(from, UNTIL_NOTICED)
                 || until.is_some_and(|until| is_soon_after(until, UNTIL_SETTLED))
-                || (copies == 1 && during(UNTIL_SETTLED))
+                || (each_node_counts && during(UNTIL_SETTLED))
         }
         FaultKind::Slow { .. } | FaultKind::Lossy { .. } => during(UNTIL_NOTICED),
         FaultKind::Crowded { gateway, .. } | FaultKind::Restart { gateway } => {
             gateway == through && during(UNTIL_SETTLED)
         }
-        FaultKind::Step { .. } | FaultKind::Nothing => false,
+        FaultKind::Step { .. } | FaultKind::Evict { .. } | FaultKind::Nothing => false,
     }
 }
 

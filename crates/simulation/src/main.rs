@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use session_gateway::store::replicated::rules::{Rule, break_rule};
+use session_gateway::store::rules::{Rule, break_rule};
 use simulation::campaign::Campaign;
 use simulation::plan::Plan;
 use simulation::shrink::shrink;
@@ -58,12 +58,12 @@ fn main() -> ExitCode {
 
 fn keep_all_rules(campaign: Campaign) -> ExitCode {
     let began = Instant::now();
-    let totals = campaign.run(|totals| println!("{totals}"));
+    let totals = campaign.run(|totals| match totals.failed.last() {
+        Some((seed, violation)) => println!("{totals}, the last with seed {seed}: {violation}"),
+        None => println!("{totals}"),
+    });
     println!("{totals} in {:.1} s", began.elapsed().as_secs_f64());
     let Some((seed, _)) = totals.failed.first() else { return ExitCode::SUCCESS };
-    for (seed, violation) in &totals.failed {
-        println!("seed {seed}: {violation}");
-    }
     println!("\nThe shortest plan found that fails, from seed {seed}:\n");
     tell(&shrink(&Plan::from_seed(*seed)));
     ExitCode::FAILURE

@@ -9,8 +9,13 @@ use session_gateway::store::{Cas, Key, Keyspace, Replaced, StoreEntry};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// What the keys of the records of views start with.
-const VIEWS: &str = "sm:v:";
+/// What the keys of the records of views start with: those of the first layout, and of the second.
+const VIEWS: [&str; 2] = ["sm:v:", "sm:2:v:"];
+
+/// The pair of nodes that a key is about, and perhaps what, if it is about views.
+fn pair(key: &str) -> Option<&str> {
+    VIEWS.iter().find_map(|views| key.strip_prefix(views))
+}
 
 /// A memcached that all gateways reach over their links.
 #[derive(Clone)]
@@ -98,17 +103,13 @@ impl Node {
     #[must_use]
     pub fn views(&self) -> Vec<(String, String)> {
         let state = self.state();
-        let records = state
-            .process
-            .entries
-            .iter()
-            .filter(|(key, _)| key.strip_prefix(VIEWS).is_some_and(|pair| !pair.contains(':')));
+        let records = state.process.entries.iter().filter(|(key, _)| pair(key).is_some_and(|pair| !pair.contains(':')));
         records.map(|(key, item)| (key.clone(), String::from_utf8_lossy(&item.value).into_owned())).collect()
     }
 
-    /// Forgets a value, as memcached does when its memory is full.
-    pub fn evict(&self, key: &Key) {
-        self.state().process.entries.remove(key.as_str());
+    /// Forgets those values for whose key `is_evicted`, as memcached does when its memory is full.
+    pub fn evict(&self, is_evicted: impl Fn(&str) -> bool) {
+        self.state().process.entries.retain(|key, _| !is_evicted(key));
     }
 
     /// Does `operation` once the process is not frozen. `None` if it has ended.
@@ -148,7 +149,7 @@ impl Process {
         self.last_cas += 1;
         let item = Item { value: value.to_vec(), cas: self.last_cas, expires: self.clock() + ttl.get() };
         self.entries.insert(key.as_str().to_owned(), item);
-        if key.as_str().starts_with(VIEWS) {
+        if pair(key.as_str()).is_some() {
             self.views.notify_one();
         }
     }

@@ -30,6 +30,21 @@ pub struct Plan {
     pub faults: Vec<Fault>,
     /// Gateways that hang, whatever else happens.
     pub hangs: Vec<Hang>,
+    /// How the nodes and copies change while all this happens.
+    pub change: Option<ChangeOfLayout>,
+}
+
+/// A change of nodes and copies, through which all gateways go one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeOfLayout {
+    /// The nodes before it. The number of copies is the plan's.
+    pub from: Vec<usize>,
+    /// The nodes after it.
+    pub to: Vec<usize>,
+    /// The number of copies after it.
+    pub copies: usize,
+    /// The time between two restarts, in milliseconds.
+    pub pause: u64,
 }
 
 /// An event of a run, and some time after it.
@@ -54,6 +69,8 @@ pub enum Event {
     Joining(usize),
     /// All nodes are in use again.
     Recovered(usize),
+    /// The nodes and copies have changed.
+    Changed,
 }
 
 /// A call of a client.
@@ -146,6 +163,11 @@ pub enum FaultKind {
         /// Which one.
         node: usize,
     },
+    /// A node forgets a part of the sessions.
+    Evict {
+        /// Which one.
+        node: usize,
+    },
     /// A node is stopped, and goes on later with what arrived meanwhile.
     Freeze {
         /// Which one.
@@ -217,15 +239,34 @@ impl Plan {
         let sessions = rng.usize(1..5);
         let subjects = rng.usize(1..3);
         let faults: Vec<_> = (0..rng.usize(1..4)).map(|_| fault(rng, gateways, nodes.len())).collect();
+        let mut faults = faults;
+        // Nobody notices, so only the node that still has them may not fail after that.
+        if rng.u8(0..6) == 0
+            && let Some(last) = faults.last_mut()
+        {
+            last.kind = FaultKind::Evict { node: rng.usize(0..nodes.len()) };
+        }
         let hangs = (0..rng.usize(0..3)).map(|_| hang(rng, gateways, faults.len())).collect();
         let idle: Vec<_> = (0..sessions).map(|_| if rng.u8(0..4) == 0 { rng.u64(8..20) } else { 1_800 }).collect();
         let skews = (0..gateways).map(|_| rng.i64(-1_500..1_500)).collect();
         let calls = calls(rng, gateways, &idle, subjects, faults.len());
         let tombstone_ttl = rng.u64(8..60);
         let seed = rng.u64(..);
-        let mut plan =
-            Self { seed, gateways, nodes, copies, distance, skews, idle, tombstone_ttl, calls, faults, hangs };
-        match rng.u8(0..10) {
+        let mut plan = Self {
+            seed,
+            gateways,
+            nodes,
+            copies,
+            distance,
+            skews,
+            idle,
+            tombstone_ttl,
+            calls,
+            faults,
+            hangs,
+            change: None,
+        };
+        match rng.u8(0..12) {
             0 | 1 => plan.let_a_gateway_miss_two_changes(rng),
             2 => plan.let_a_gateway_miss_a_change(rng),
             3 => plan.use_sessions_when_they_expire(rng),
@@ -233,6 +274,7 @@ impl Plan {
             5 => plan.write_while_a_node_joins(rng),
             6 => plan.let_a_gateway_speak_too_late(rng),
             7 => plan.wipe_one_node_after_the_other(rng),
+            8 | 9 => plan.change_the_layout(rng),
             _ => {}
         }
         plan
@@ -400,6 +442,39 @@ impl Plan {
         if rng.bool() {
             self.calls
                 .retain(|call| matches!(call.what, Request::Create { .. }) || call.at.after == Event::Recovered(1));
+        }
+    }
+
+    /// Nodes are added or removed, or there are more copies or fewer.
+    fn change_the_layout(&mut self, rng: &mut fastrand::Rng) {
+        self.copies = rng.usize(1..3);
+        let copies = rng.usize(1..3);
+        let mut some = |at_least| {
+            let mut nodes: Vec<_> = (0..self.nodes.len()).collect();
+            rng.shuffle(&mut nodes);
+            nodes.truncate(rng.usize(at_least..=self.nodes.len()));
+            nodes
+        };
+        let (from, to) = (some(self.copies), some(copies));
+        self.change = Some(ChangeOfLayout { from, to, copies, pause: rng.u64(0..1_500) });
+        self.hangs.clear();
+        // What a node loses is lost, unless there are two copies all the time.
+        for fault in &mut self.faults {
+            if let FaultKind::Crash { node } = fault.kind {
+                fault.kind = FaultKind::Freeze { node };
+            }
+        }
+        self.begin_anew(rng);
+        for session in 0..self.idle.len() {
+            if rng.bool() {
+                let at = Moment { after: Event::Begin, millis: 3_500 + rng.u64(0..6_000) };
+                self.call(rng, at, Request::Destroy { session });
+            }
+            for _ in 0..3 {
+                let at = Moment { after: Event::Changed, millis: rng.u64(0..12_000) };
+                let what = request_of(rng, session);
+                self.call(rng, at, what);
+            }
         }
     }
 
@@ -593,6 +668,7 @@ impl fmt::Display for FaultKind {
         match self {
             Self::Nothing => f.write_str("nothing fails"),
             Self::Crash { node } => write!(f, "n{node} is down, and comes back empty"),
+            Self::Evict { node } => write!(f, "n{node} evicts a part of the sessions"),
             Self::Freeze { node } => write!(f, "n{node} is frozen"),
             Self::CutOff { node, is_refused } => write!(f, "n{node} is cut off ({})", how(is_refused)),
             Self::CutLink { gateway, node, is_refused } => {
@@ -617,6 +693,7 @@ impl fmt::Display for Event {
             Self::Fault(number) => write!(f, "fault {number}"),
             Self::Over(number) => write!(f, "the end of fault {number}"),
             Self::Joining(number) => write!(f, "a node joins after fault {number}"),
+            Self::Changed => f.write_str("the nodes and copies have changed"),
             Self::Recovered(number) => write!(f, "all is well after fault {number}"),
         }
     }

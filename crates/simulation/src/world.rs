@@ -1,7 +1,7 @@
 //! Runs a plan: gateways, nodes, links, clients and faults on one thread, in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use session::time::Seconds;
 use session_gateway::environment::{Environment, Surroundings};
 use session_gateway::metrics::Metrics;
 use session_gateway::sessions::{Created, LiveSession, Precondition, SessionError, Sessions, Settings, Touch};
-use session_gateway::store::{Keyspace, Nodes};
+use session_gateway::store::layout::Layout;
+use session_gateway::store::{Context, Keyspace, Nodes, Place, Start};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use crate::checker::{About, Answer, Checker, Shown, millis};
 use crate::link::{Dice, Gate, Link, Weather};
 use crate::node::Node;
-use crate::plan::{Event, FaultKind, Hang, Moment, Plan, PlannedCall, Request};
+use crate::plan::{ChangeOfLayout, Event, FaultKind, Hang, Moment, Plan, PlannedCall, Request};
 
 /// The beginning of every run: some time in 2023.
 const EPOCH: Duration = Duration::from_secs(1_700_000_000);
@@ -39,6 +40,10 @@ const BEFORE_FAULTS: Duration = Duration::from_millis(2_500);
 const NOTICED: Duration = Duration::from_secs(1);
 /// The longest time from the end of a fault until all nodes are in use again.
 const LONGEST_RECOVERY: Duration = Duration::from_secs(15);
+/// When gateways begin to go through a change of nodes and copies.
+const BEFORE_CHANGE: Duration = Duration::from_secs(3);
+/// The longest time until all sessions are moved.
+const LONGEST_CHANGE: Duration = Duration::from_secs(90);
 /// The longest time for which a gateway hangs.
 const LONGEST_HANG: Duration = Duration::from_secs(30);
 
@@ -57,9 +62,10 @@ pub struct Report {
 
 struct World {
     begun: Instant,
-    gateways: Vec<Gateway>,
+    gateways: Vec<Arc<Gateway>>,
     nodes: Vec<Node>,
-    copies: usize,
+    /// How many pairs of nodes have a view, unless that changes.
+    pairs: Option<usize>,
     /// Told of each write of a view's record.
     views: Arc<Notify>,
     timeline: Timeline,
@@ -94,13 +100,23 @@ impl Timeline {
 struct Gateway {
     links: Vec<Link>,
     gate: Gate,
-    copies: usize,
+    /// The layout, and the one after it.
+    layouts: Vec<(Layout, Vec<usize>)>,
+    /// How far it has come with the change from one to the other.
+    step: AtomicUsize,
     tombstone_ttl: Seconds,
     skew: Arc<AtomicI64>,
     environment: Environment,
-    running: Mutex<Option<Arc<Sessions<Nodes<Link>>>>>,
+    running: Mutex<Option<Running>>,
+    /// How often it was started.
+    starts: AtomicUsize,
     /// The calls under way, which end with the gateway.
     calls: Mutex<Vec<AbortHandle>>,
+}
+
+struct Running {
+    sessions: Arc<Sessions<Nodes<Link>>>,
+    metrics: Metrics,
 }
 
 /// A gateway's clock and random numbers.
@@ -159,21 +175,25 @@ impl World {
             let gateway = Gateway {
                 links: nodes.iter().map(link).collect(),
                 gate: gate.clone(),
-                copies: plan.copies,
+                layouts: layouts(plan),
+                step: AtomicUsize::new(0),
+                starts: AtomicUsize::new(0),
                 tombstone_ttl: Seconds::new(plan.tombstone_ttl),
                 skew,
                 environment: Environment::new(surroundings),
                 running: Mutex::default(),
                 calls: Mutex::default(),
             };
-            gateway.start();
-            gateway
+            Arc::new(gateway)
         };
         Self {
             begun,
             gateways: plan.skews.iter().map(gateway).collect(),
             nodes,
-            copies: plan.copies,
+            pairs: plan.change.is_none().then(|| {
+                let nodes = plan.nodes.len();
+                if plan.copies == 1 { 0 } else { nodes * (nodes - 1) / 2 }
+            }),
             views,
             timeline: Timeline::default(),
             checker: Mutex::new(Checker::new(plan)),
@@ -186,7 +206,9 @@ impl World {
             tokio::spawn(Arc::clone(&self).client(number, *call, plan.gateways, plan.idle.clone()))
         });
         let hangs = plan.hangs.iter().map(|hang| tokio::spawn(Arc::clone(&self).hang(hang.clone())));
-        let tasks: Vec<_> = calls.chain(hangs).collect();
+        let changes = plan.change.iter().map(|change| tokio::spawn(Arc::clone(&self).change_layout(change.clone())));
+        let tasks: Vec<_> = calls.chain(hangs).chain(changes).collect();
+        self.gateways.iter().for_each(Gateway::start);
         self.timeline.reach(Event::Begin);
         sleep(BEFORE_FAULTS).await;
         for (number, fault) in plan.faults.iter().enumerate() {
@@ -266,19 +288,50 @@ impl World {
 
     /// Whether every two nodes agree that both are in use.
     fn is_whole(&self) -> bool {
-        if self.copies == 1 {
-            return true;
-        }
         let mut pairs: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (pair, view) in self.nodes.iter().flat_map(Node::views) {
+        let has_changed = lock(&self.timeline.reached).contains_key(&Event::Changed);
+        let in_use = |(pair, _): &(String, String)| !has_changed || pair.starts_with("sm:2:");
+        for (pair, view) in self.nodes.iter().flat_map(Node::views).filter(in_use) {
             pairs.entry(pair).or_default().push(view);
         }
-        let all = self.nodes.len() * (self.nodes.len() - 1) / 2;
-        pairs.len() == all
+        self.pairs.is_none_or(|all| pairs.len() == all)
             && pairs.values().all(|views| match views.as_slice() {
                 [one, two] => one == two && one.matches(" in:").count() == 2,
                 _ => false,
             })
+    }
+
+    /// All gateways go through a change of nodes and copies, one after the other.
+    async fn change_layout(self: Arc<Self>, change: ChangeOfLayout) {
+        sleep(BEFORE_CHANGE).await;
+        for step in ["a next store", "a previous store", "the new store only"] {
+            if step == "the new store only" {
+                let are_moved = || self.gateways.iter().all(|gateway| gateway.has_moved_all());
+                let began = Instant::now();
+                while !are_moved() {
+                    if began.elapsed() > LONGEST_CHANGE {
+                        lock(&self.checker).does_not_change(self.now());
+                        break;
+                    }
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+            for (number, gateway) in self.gateways.iter().enumerate() {
+                self.tell(&format!("g{number} is restarted with {step}"));
+                lock(&self.checker).hangs(number);
+                gateway.stop();
+                gateway.step.fetch_add(1, Ordering::Relaxed);
+                Gateway::start(gateway);
+                let began = Instant::now();
+                while lock(&gateway.running).is_none() && began.elapsed() < LONGEST_CHANGE {
+                    sleep(Duration::from_millis(50)).await;
+                }
+                sleep(Duration::from_millis(change.pause)).await;
+                lock(&self.checker).goes_on(number, self.now());
+            }
+        }
+        self.tell(&Event::Changed.to_string());
+        self.timeline.reach(Event::Changed);
     }
 
     async fn hang(self: Arc<Self>, hang: Hang) {
@@ -314,6 +367,11 @@ impl World {
         let chance = |percent: u8| if begins { percent } else { 0 };
         match kind {
             FaultKind::Nothing => {}
+            FaultKind::Evict { node: which } => {
+                node(which).filter(|_| begins).into_iter().for_each(|node| {
+                    node.evict(|key| key.contains("s:") && key.bytes().map(u64::from).sum::<u64>().is_multiple_of(2));
+                });
+            }
             FaultKind::Crash { node: which } if begins => node(which).into_iter().for_each(Node::crash),
             FaultKind::Crash { node: which } => node(which).into_iter().for_each(Node::start),
             FaultKind::Freeze { node: which } if begins => node(which).into_iter().for_each(Node::freeze),
@@ -333,7 +391,7 @@ impl World {
             }
             FaultKind::Restart { gateway } => {
                 let Some(gateway) = self.gateways.get(gateway) else { return };
-                if begins { gateway.stop() } else { gateway.start() }
+                if begins { gateway.stop() } else { Gateway::start(gateway) }
             }
             FaultKind::Step { gateway, millis } => {
                 if let Some(gateway) = self.gateways.get(gateway).filter(|_| begins) {
@@ -376,23 +434,69 @@ impl World {
 }
 
 impl Gateway {
-    fn start(&self) {
-        let metrics = Metrics::new();
-        let keyspace = Keyspace::new("sm:").unwrap_or_else(|_| unreachable_keyspace());
-        let nodes = self.links.iter().enumerate().map(|(number, link)| (format!("n{number}:11211"), link.clone()));
-        let store = Nodes::new(nodes.collect(), self.copies, &keyspace, &self.environment, &metrics);
-        let settings = Settings {
-            keyspace,
-            max_data_bytes: 65_536,
-            store_timeout: STORE_TIMEOUT,
-            tombstone_ttl: self.tombstone_ttl,
-            session_limit: None,
-            environment: self.environment.clone(),
+    /// Starts it, with the flags of the step that it has come to.
+    fn start(self: &Arc<Self>) {
+        let gateway = Arc::clone(self);
+        let number = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::spawn(async move {
+            let metrics = Metrics::new();
+            let context = Context {
+                keyspace: Keyspace::new("sm:").unwrap_or_else(|_| unreachable_keyspace()),
+                environment: gateway.environment.clone(),
+                metrics: metrics.clone(),
+            };
+            let start = gateway.flags();
+            let settings = Settings {
+                keyspace: start.keyspace(&context.keyspace),
+                max_data_bytes: 65_536,
+                store_timeout: STORE_TIMEOUT,
+                tombstone_ttl: gateway.tombstone_ttl,
+                session_limit: None,
+                environment: gateway.environment.clone(),
+            };
+            // It is refused if a node that has the last record does not answer: then it is started once more.
+            let mut opened = Nodes::open(start, &context).await;
+            while opened.is_err() && gateway.starts.load(Ordering::Relaxed) == number {
+                sleep(Duration::from_secs(1)).await;
+                opened = Nodes::open(gateway.flags(), &context).await;
+            }
+            let Ok(store) = opened else { return };
+            if gateway.starts.load(Ordering::Relaxed) == number {
+                let sessions = Arc::new(Sessions::new(store, settings, metrics.clone()));
+                *lock(&gateway.running) = Some(Running { sessions, metrics });
+            }
+        });
+    }
+
+    fn flags(&self) -> Start<Link> {
+        let place = |which: usize| {
+            let (layout, nodes) = self.layouts.get(which).cloned()?;
+            let nodes = nodes.iter().filter_map(|node| Some((name(*node), self.links.get(*node)?.clone()))).collect();
+            Some(Place { layout, nodes })
         };
-        *lock(&self.running) = Some(Arc::new(Sessions::new(store, settings, metrics)));
+        let only = |which| place(which).map(Start::Only);
+        let (old, new) = (place(0), place(1));
+        let start = match (self.step.load(Ordering::Relaxed), old, new) {
+            (1, Some(old), Some(new)) => Some(Start::Before { old, new }),
+            (2, Some(old), Some(new)) => Some(Start::During { old, new }),
+            (0..=2, _, _) => only(0),
+            _ => only(1),
+        };
+        #[expect(clippy::expect_used, reason = "every plan has a first layout, and a second one if it changes")]
+        start.expect("a layout")
+    }
+
+    /// Whether no session is left in the old layout, as far as this gateway knows.
+    fn has_moved_all(&self) -> bool {
+        let is_none_left = |running: &Running| {
+            let text = running.metrics.render().unwrap_or_default();
+            text.lines().any(|line| line == "session_gateway_store_keys_to_move 0")
+        };
+        lock(&self.running).as_ref().is_some_and(is_none_left)
     }
 
     fn stop(&self) {
+        self.starts.fetch_add(1, Ordering::Relaxed);
         *lock(&self.running) = None;
         for call in lock(&self.calls).drain(..) {
             call.abort();
@@ -400,7 +504,8 @@ impl Gateway {
     }
 
     async fn answer(&self, call: usize, what: Request, idle: &[u64]) -> Answer {
-        let Some(sessions) = lock(&self.running).clone() else {
+        let sessions = lock(&self.running).as_ref().map(|running| Arc::clone(&running.sessions));
+        let Some(sessions) = sessions else {
             return Answer::Unknown("the gateway is down".to_owned());
         };
         let idle = idle.to_vec();
@@ -417,6 +522,22 @@ impl Gateway {
 #[expect(clippy::panic, reason = "the prefix is a constant")]
 fn unreachable_keyspace() -> Keyspace {
     panic!("not a prefix")
+}
+
+fn name(node: usize) -> String {
+    format!("n{node}:11211")
+}
+
+/// The layouts of a plan, each with its nodes.
+fn layouts(plan: &Plan) -> Vec<(Layout, Vec<usize>)> {
+    let layout = |number: u16, copies: usize, nodes: &[usize]| {
+        let names: Vec<_> = nodes.iter().copied().map(name).collect();
+        (Layout::new(number, copies, &names), nodes.to_vec())
+    };
+    match &plan.change {
+        None => vec![layout(1, plan.copies, &(0..plan.nodes.len()).collect::<Vec<_>>())],
+        Some(change) => vec![layout(1, plan.copies, &change.from), layout(2, change.copies, &change.to)],
+    }
 }
 
 fn id(session: usize) -> SessionId {

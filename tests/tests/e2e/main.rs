@@ -13,6 +13,7 @@ mod adoption;
 mod cache;
 mod cache_sharing;
 mod configuration;
+mod copies;
 mod creation;
 mod deployment_failures;
 mod failure_table;

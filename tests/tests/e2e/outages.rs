@@ -150,31 +150,3 @@ fn memcached_away_is_an_outage_and_memcached_back_is_the_end_of_it() {
     });
     assert_eq!((seen.state(), seen.data()), ("expired".to_owned(), json!({})));
 }
-
-#[test]
-fn with_two_copies_no_memcached_is_missed() {
-    let mut memcacheds = [Memcached::start(), Memcached::start()];
-    let nodes = memcacheds.each_ref().map(|memcached| memcached.url().replace("memcached://", ""));
-    let gateway = Gateway::start(&format!("memcached://{}?replicas=2", nodes.join(",")));
-    let mesh = Mesh::configured(|envoy| {
-        envoy
-            .plugin(json!({"cache": {"ttl": "0s", "stale_if_error": "0s"}}))
-            .cluster("session_gateway", &[gateway.port()])
-    });
-    let mut browser = stored(&mesh);
-    let id = browser.get("/").seen().id();
-    for round in 2..=5 {
-        let memcached = &mut memcacheds[round % 2];
-        memcached.stop();
-        let write = Request::get("/").respond("x-session-patch", json!({ "n": round }).to_string());
-        assert_eq!(browser.send(write).status, 200);
-        let seen = browser.get("/").seen();
-        assert_eq!((seen.id(), seen.state(), seen.data()), (id.clone(), "active".to_owned(), json!({ "n": round })));
-        // It comes back empty, and has its copy again once the session was read.
-        memcached.start_again();
-        wait::until("the gateway finds memcached again", || {
-            (gateway.metric("session_gateway_store_nodes_down") == 0).then_some(())
-        });
-        assert_eq!(browser.get("/").seen().data(), json!({ "n": round }));
-    }
-}

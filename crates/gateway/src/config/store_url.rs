@@ -22,6 +22,8 @@ pub enum StoreUrl {
         nodes: Vec<String>,
         /// The number of copies of each session: 1 or 2.
         replicas: usize,
+        /// The number of the layout, incremented with each change of the nodes or copies.
+        layout: u16,
         /// The settings for reaching them.
         transport: Transport,
     },
@@ -82,6 +84,8 @@ impl FromStr for StoreUrl {
             if replicas > nodes.len() {
                 return Err(StoreUrlError::Replicas { replicas: asked, nodes: nodes.len() });
             }
+            let layout = options.number("layout", 1..=u64::from(u16::MAX))?.unwrap_or(1);
+            let layout = u16::try_from(layout).unwrap_or(u16::MAX);
             let mut transport = Transport::default();
             if let Some(timeout) = options.duration("connect_timeout")? {
                 transport.connect_timeout = timeout;
@@ -95,7 +99,7 @@ impl FromStr for StoreUrl {
             if let Some(max) = options.number("max_connections", 1..=65_535)? {
                 transport.max_connections = usize::try_from(max).unwrap_or(usize::MAX);
             }
-            Self::Memcached { nodes, replicas, transport }
+            Self::Memcached { nodes, replicas, layout, transport }
         } else {
             return Err(StoreUrlError::Scheme);
         };
@@ -184,11 +188,12 @@ mod tests {
         assert_eq!(parse("memory:?max_bytes=1000"), StoreUrl::Memory { max_bytes: 1000 });
         assert_eq!(
             parse(
-                "memcached://h1:11211,[::1]:2?replicas=2&connect_timeout=50ms&exchange_timeout=1s&queue_timeout=20ms&max_connections=3"
+                "memcached://h1:11211,[::1]:2?replicas=2&layout=7&connect_timeout=50ms&exchange_timeout=1s&queue_timeout=20ms&max_connections=3"
             ),
             StoreUrl::Memcached {
                 nodes: vec!["h1:11211".to_owned(), "[::1]:2".to_owned()],
                 replicas: 2,
+                layout: 7,
                 transport: Transport {
                     connect_timeout: Duration::from_millis(50),
                     exchange_timeout: Duration::from_secs(1),
@@ -222,6 +227,8 @@ mod tests {
             ("memcached://h1:1,h2:1?replicas=0", "replicas"),
             ("memcached://h1:1,h2:1,h3:1?replicas=3", "one copy or two"),
             ("memcached://h1:1?timeout=2", "`timeout`"),
+            ("memcached://h1:1?layout=0", "layout"),
+            ("memcached://h1:1?layout=65536", "layout"),
             ("memcached://h1:1?connect_timeout=0s", "connect_timeout"),
             ("memcached://h1:1?max_connections=70000", "max_connections"),
         ] {

@@ -41,7 +41,8 @@ impl Default for Transport {
     }
 }
 
-/// Sessions in one memcached.
+/// Sessions in one memcached. Clones share its connections.
+#[derive(Clone)]
 pub struct Memcached {
     node: Arc<MemcachedNode>,
 }

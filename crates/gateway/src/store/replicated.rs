@@ -13,7 +13,6 @@
 //! | `pair` | reads and changes the view of two nodes |
 //! | `copies` | reads and writes the two copies of a key |
 //! | `keeper` | records nodes that are gone, and brings those up to date that are back |
-//! | [`rules`] | names the rules, so that the simulation can break each of them |
 //!
 //! # Why it holds
 //!
@@ -33,7 +32,6 @@ mod copies;
 mod keeper;
 mod node;
 mod pair;
-pub mod rules;
 mod stamp;
 mod view;
 
@@ -47,7 +45,6 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::copies::Settled;
 use self::node::{CopyNode, Written};
 use self::pair::Pair;
-use self::stamp::Stamp;
 use self::view::Side;
 use super::rendezvous::Rendezvous;
 use super::{Cas, Key, Keyspace, Replaced, ScanStore, Store, StoreEntry, StoreError};
@@ -222,39 +219,5 @@ impl<S: ScanStore> ScanStore for Replicated<S> {
         }
         let keys: BTreeSet<Key> = listed.into_iter().flatten().flatten().collect();
         Ok(keys.into_iter().collect())
-    }
-}
-
-/// A store with one copy of each value, after there were several: reads what they left.
-pub struct Unreplicated<S>(pub S);
-
-impl<S: Store> Store for Unreplicated<S> {
-    async fn get(&self, key: &Key) -> Result<Option<StoreEntry>, StoreError> {
-        let entry = self.0.get(key).await?;
-        Ok(entry.map(|entry| StoreEntry { value: Stamp::split(entry.value).1, ..entry }))
-    }
-
-    async fn add(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<bool, StoreError> {
-        self.0.add(key, value, ttl).await
-    }
-
-    async fn replace(&self, key: &Key, value: &[u8], cas: Cas, ttl: Seconds) -> Result<Replaced, StoreError> {
-        self.0.replace(key, value, cas, ttl).await
-    }
-
-    async fn set(&self, key: &Key, value: &[u8], ttl: Seconds) -> Result<(), StoreError> {
-        self.0.set(key, value, ttl).await
-    }
-
-    async fn touch(&self, key: &Key, ttl: Seconds) -> Result<bool, StoreError> {
-        self.0.touch(key, ttl).await
-    }
-
-    fn admit(&self, key: &Key, bytes: usize) -> Result<(), StoreError> {
-        self.0.admit(key, bytes)
-    }
-
-    async fn ping(&self) -> Result<(), StoreError> {
-        self.0.ping().await
     }
 }

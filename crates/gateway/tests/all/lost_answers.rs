@@ -88,11 +88,16 @@ struct Setup {
 async fn setup() -> Setup {
     let memcached = Memcached::start();
     let proxy = Proxy::start(memcached.node()).await;
-    let start = |node: &str| {
+    let start = async |node: &str| {
         let store = format!("memcached://{node}?exchange_timeout=20s&connect_timeout=20s&queue_timeout=20s");
-        Gateway::start_with(&store, &["--store-timeout", "40s"])
+        // In another thread, because the proxy is in this one.
+        let start = move || Gateway::start_with(&store, &["--store-timeout", "40s"]);
+        tokio::task::spawn_blocking(start).await.unwrap()
     };
-    let (gateway, direct) = (start(&proxy.address), start(&memcached.node()));
+    let gateway = start(&proxy.address).await;
+    // To the other gateway, the same node has another name.
+    assert_eq!(memcached.command("delete sm:l:nodes").trim(), "DELETED");
+    let direct = start(&memcached.node()).await;
     Setup { proxy, gateway, direct, _memcached: memcached }
 }
 

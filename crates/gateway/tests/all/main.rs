@@ -13,6 +13,7 @@ mod concurrency;
 mod documentation;
 mod healthcheck;
 mod hostile;
+mod layouts;
 mod lifecycle;
 mod lost_answers;
 mod outage;

@@ -202,7 +202,9 @@ async fn a_node_with_too_much_to_do_has_not_failed() {
         let store = format!(
             "memcached://{nodes}?replicas={replicas}&max_connections=1&queue_timeout=100ms&exchange_timeout=30s&connect_timeout=30s"
         );
-        let gateway = Arc::new(Gateway::start_with(&store, &["--store-timeout", "30s"]));
+        let prefix = format!("copies-{replicas}:");
+        let flags = ["--store-timeout", "30s", "--key-prefix", &prefix];
+        let gateway = Arc::new(Gateway::start_with(&store, &flags));
         let id = fresh_id();
         gateway.put(&id, "{}").await.expect(StatusCode::CREATED);
         let calls = (0..CALLS).map(|_| {
@@ -238,8 +240,8 @@ async fn what_memcached_would_not_keep_is_refused_and_loses_nothing() {
     let small = || Memcached::start_with("-1", &["-I", "32k", "-o", "slab_chunk_max=16384"]);
     let (one, other) = (small(), small());
     let both = format!("memcached://{},{}?replicas=2", one.node(), other.node());
-    for store in [one.url(), both] {
-        let gateway = Gateway::start(&store);
+    for (store, prefix) in [(one.url(), "one-copy:"), (both, "two-copies:")] {
+        let gateway = Gateway::start_with(&store, &["--key-prefix", prefix]);
         let id = fresh_id();
         gateway.put(&id, r#"{"n":1}"#).await.expect(StatusCode::CREATED);
         // Around the limit, too: nowhere may memcached be the one to refuse.

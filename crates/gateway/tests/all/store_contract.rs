@@ -10,6 +10,7 @@ use session::time::Seconds;
 use session_gateway::environment::Environment;
 use session_gateway::metrics::Metrics;
 use session_gateway::store::memcached::Transport;
+use session_gateway::store::moving::{Lead, MovedKeys, Moving};
 use session_gateway::store::{
     Key, Keyspace, Memcached, Memory, Pace, Replaced, Replicated, ScanStore, Sharded, Store, StoreError,
 };
@@ -236,6 +237,17 @@ async fn lists_what_it_has(store: impl ScanStore) {
         assert_eq!(listed.len(), ours.len());
         assert_eq!(listed.iter().map(Key::as_str).collect::<BTreeSet<_>>(), expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_steps_of_a_change_of_layout_keep_the_contract() {
+    let memory = || Memory::new(64 * 1024 * 1024);
+    let (one, two) = (Keyspace::new("test:").unwrap(), Keyspace::new("test:").unwrap().layout(2));
+    // The tests' keys are those of the layout that leads.
+    let keys = MovedKeys { old: one.clone(), new: two.clone() };
+    contract(Moving::new(memory(), memory(), Lead::Old, keys)).await;
+    let keys = MovedKeys { old: two, new: one };
+    contract(Moving::new(memory(), memory(), Lead::New, keys)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

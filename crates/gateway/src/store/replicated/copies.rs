@@ -11,9 +11,9 @@ use session::time::Seconds;
 
 use super::node::{NodeState, Replica, Written};
 use super::pair::Pair;
-use super::rules::Rule;
 use super::stamp::{self, Stamp};
 use super::view::{Shape, Side, View};
+use crate::store::rules::Rule;
 use crate::store::{Key, ScanStore, StoreError};
 
 /// The number of rounds that a call may lose against others before it is abandoned.
@@ -119,7 +119,18 @@ impl<S: ScanStore> Pair<S> {
 
     async fn look(&self, key: &Key, view: &View) -> Result<(NodeState, NodeState), StoreError> {
         let look = |side| self.node(side).look(key, Self::counts(view, side));
-        try_join(look(Side::One), look(Side::Two)).await
+        match view.shape() {
+            Shape::Both | Shape::Alone(_) => try_join(look(Side::One), look(Side::Two)).await,
+            // The node that joins is never ahead. Looked at together, it might seem to be, and lose a write.
+            Shape::OneJoins(Side::One) => {
+                let two = look(Side::Two).await?;
+                Ok((look(Side::One).await?, two))
+            }
+            Shape::OneJoins(Side::Two) => {
+                let one = look(Side::One).await?;
+                Ok((one, look(Side::Two).await?))
+            }
+        }
     }
 
     /// Puts a copy on a node, unless it has something else by now than was seen.

@@ -8,8 +8,8 @@ use session::time::Seconds;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::pair::Pair;
-use super::rules::Rule;
 use super::view::{Shape, Side, View, ViewNumber};
+use crate::store::rules::Rule;
 use crate::store::{Key, Keyspace, ScanStore, StoreError};
 
 /// How fast gateways notice and act.

@@ -11,11 +11,11 @@ use session::time::Seconds;
 use tokio::time::sleep;
 
 use super::node::CopyNode;
-use super::rules::Rule;
 use super::stamp::Stamp;
 use super::view::{Shape, Side, Standing, View, ViewNumber};
 use crate::environment::Environment;
 use crate::metrics::Metrics;
+use crate::store::rules::Rule;
 use crate::store::{Cas, Key, ScanStore, StoreError};
 
 /// The number of times that a change of the view may come too late before it is left to the next call.
@@ -107,9 +107,12 @@ impl<S: ScanStore> Pair<S> {
                 sleep(SETTLING).await;
             }
             let (one, two) = join(self.record(Side::One), self.record(Side::Two)).await;
-            // A gateway that changes the view writes the records one after the other.
-            let is_incomplete = [&one, &two].iter().any(|record| record.as_ref().is_ok_and(|it| it.view.is_none()));
-            if round == 0 && is_incomplete {
+            // A gateway that changes the view writes the records one after the other. The first one may still have to
+            // connect to the second node.
+            let found = || [&one, &two].into_iter().filter_map(|record| record.as_ref().ok()).map(|record| record.view);
+            let is_incomplete = found().any(|view| view.is_none());
+            let is_first = found().flatten().any(|view| view.is_first());
+            if is_incomplete && round < if is_first { ROUNDS - 2 } else { 1 } {
                 continue;
             }
             if let Some(view) = self.agree(one, two).await? {

@@ -108,6 +108,11 @@ impl View {
         Self { number, one: part, two: part }
     }
 
+    /// Whether no node has come or gone yet.
+    pub(super) fn is_first(&self) -> bool {
+        Side::BOTH.into_iter().all(|side| self.part(side).since == ViewNumber::NONE && self.is_in(side))
+    }
+
     pub(super) const fn part(&self, side: Side) -> Part {
         match side {
             Side::One => self.one,

@@ -1,8 +1,8 @@
-//! The rules that keep copies right, by name, so that a simulation can show what happens without each of them.
+//! The rules that keep copies right, and changes of the layout, by name, so that a simulation can show what happens without each of them.
 //!
 //! Without the feature `mutations`, which only the simulation uses, all rules hold, and this costs nothing.
 
-/// A rule of the copies.
+/// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A write is acknowledged only after the view it was made in turned out to be still the current one.
@@ -29,11 +29,17 @@ pub enum Rule {
     LoneUseIsRecorded,
     /// A copy whose counterpart has expired is ended before a read says that there is none.
     ExpiryIsMadeCertain,
+    /// A key that is created in the new layout is claimed in the old one.
+    NewKeysAreClaimed,
+    /// An old key says that its value is being moved before it is.
+    MovesAreMarked,
+    /// All is moved only when no gateway is left that puts sessions into the old layout.
+    FirstStepsAreWaitedFor,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::WritesAreVerified,
         Self::LoneReadsAreVerified,
         Self::DisagreementsRefreshTheView,
@@ -46,18 +52,21 @@ impl Rule {
         Self::LeavingTakesTwoSteps,
         Self::LoneUseIsRecorded,
         Self::ExpiryIsMadeCertain,
+        Self::NewKeysAreClaimed,
+        Self::MovesAreMarked,
+        Self::FirstStepsAreWaitedFor,
     ];
 
     /// Whether the rule is followed.
     #[cfg(not(feature = "mutations"))]
     #[expect(clippy::unused_self, reason = "with the feature, it depends on the rule")]
-    pub(super) const fn holds(self) -> bool {
+    pub(crate) const fn holds(self) -> bool {
         true
     }
 
     /// Whether the rule is followed.
     #[cfg(feature = "mutations")]
-    pub(super) fn holds(self) -> bool {
+    pub(crate) fn holds(self) -> bool {
         BROKEN.with(std::cell::Cell::get) != Some(self)
     }
 }
