@@ -58,4 +58,10 @@ if ! cmp -s "$trimmed" "dist/$module"; then
   chmod 644 "$partial"
   mv "$partial" "dist/$module"
 fi
-echo "dist/$module $(stat -c %s "dist/$module")"
+size=$(stat -c %s "dist/$module")
+echo "dist/$module $size"
+# Every Envoy loads it, and every worker compiles it: what makes it larger has to be worth it.
+if ((size > 560000)); then
+  echo "dist/$module has more than 560000 bytes: make it smaller, or raise the limit in wasm-build.sh" >&2
+  exit 1
+fi

@@ -1,7 +1,7 @@
 //! The time and random numbers, as the gateway gets them from outside.
 //!
-//! Nothing else in the gateway reads the system's clock or asks for entropy. So a simulation that hands in its own clock
-//! and its own numbers replays a run exactly. Time limits and pauses are tokio's, which has a clock for tests.
+//! Nothing else in the gateway reads the system's clock or asks for entropy. So a simulation that hands in its own
+//! clock and its own numbers replays a run exactly. Time limits and pauses are tokio's, which has a clock for tests.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

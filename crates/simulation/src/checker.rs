@@ -146,8 +146,8 @@ struct Hanging {
 /// A model of a run.
 pub struct Checker {
     copies: usize,
-    /// Whether a node that is away is missed all the time: the only one with a copy, or one of a new layout, of which the
-    /// other one does not know whether it has something.
+    /// Whether a node that is away is missed all the time: the only one with a copy, or one of a new layout, of which
+    /// the other one does not know whether it has something.
     each_node_counts: bool,
     faults: Vec<Failing>,
     hangs: Vec<Hanging>,

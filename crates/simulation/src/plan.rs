@@ -407,7 +407,8 @@ impl Plan {
         }
     }
 
-    /// A gateway hangs while it takes a node out, and goes on when that one is back and it does not reach the other one.
+    /// A gateway hangs while it takes a node out, and goes on when that one is back and it does not reach the other
+    /// one.
     fn let_a_gateway_speak_too_late(&mut self, rng: &mut fastrand::Rng) {
         self.gateways = 1;
         self.skews.truncate(1);

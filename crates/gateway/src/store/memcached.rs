@@ -1,4 +1,5 @@
-//! Sessions in one memcached. [`Sharded`](super::Sharded) and [`Replicated`](super::Replicated) make a store of several.
+//! Sessions in one memcached. [`Sharded`](super::Sharded) and [`Replicated`](super::Replicated) make a store of
+//! several.
 //!
 //! The meta protocol returns the value, the compare-and-swap number and
 //! the remaining time in one round trip.

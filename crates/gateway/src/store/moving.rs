@@ -1,7 +1,7 @@
 //! From one layout of the nodes to another, key by key, while gateways serve both.
 //!
-//! In another [`layout`](super::layout) a key is on other nodes, and its text has another layout number, so nothing that
-//! a layout has left on a node can be taken for something of the other one.
+//! In another [`layout`](super::layout) a key is on other nodes, and its text has another layout number, so nothing
+//! that a layout has left on a node can be taken for something of the other one.
 //!
 //! A change takes three steps, in each of which all gateways are restarted one after the other:
 //!

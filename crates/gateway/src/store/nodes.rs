@@ -187,8 +187,8 @@ fn check_later<S: ScanStore + Clone>(records: Records<S>, step: Step, refused: &
     });
 }
 
-/// Tells those in the second step that this gateway still puts sessions into the old layout, until nothing else uses the
-/// store.
+/// Tells those in the second step that this gateway still puts sessions into the old layout, until nothing else uses
+/// the store.
 fn say_present<S: ScanStore + Clone>(change: &Arc<Change<S>>, records: Records<S>, record: Recorded) {
     let change = Arc::downgrade(change);
     tokio::spawn(async move {
@@ -325,8 +325,8 @@ impl<S: ScanStore> Copies<S> {
     }
 }
 
-/// Calls the same method of either. That of the second is boxed: it is the larger part of a future that is moved several
-/// times.
+/// Calls the same method of either. That of the second is boxed: it is the larger part of a future that is moved
+/// several times.
 macro_rules! either {
     ($value:expr, $one:path, $two:path, $method:ident($($argument:expr),*)) => {
         match $value {

@@ -1,4 +1,5 @@
-//! The rules that keep copies right, and changes of the layout, by name, so that a simulation can show what happens without each of them.
+//! The rules that keep copies right, and changes of the layout, by name, so that a simulation can show what happens
+//! without each of them.
 //!
 //! Without the feature `mutations`, which only the simulation uses, all rules hold, and this costs nothing.
 

@@ -75,8 +75,8 @@ impl<S: ScanStore> Pair<S> {
     /// `None` if the copies had to be made the same first, or the view has changed.
     async fn settle_both(&self, key: &Key, view: View) -> Result<Option<Settled>, StoreError> {
         let (one, two) = self.look(key, &view).await?;
-        // This gateway has missed a change. In the view that it believes in, both nodes may have joined again since: what
-        // it writes would not count, and would replace what does.
+        // This gateway has missed a change. In the view that it believes in, both nodes may have joined again since:
+        // what it writes would not count, and would replace what does.
         let is_newer = |state: &NodeState| state.stamp().is_some_and(|stamp| stamp.view > view.number);
         if (is_newer(&one) || is_newer(&two)) && Rule::NewerCopiesRefreshTheView.holds() {
             self.refresh().await?;

@@ -133,8 +133,8 @@ impl<F: Fn(&Key) -> bool> Keeper<F> {
     }
 
     /// A node does not answer, and the other one is to go on without it. That takes two steps. A gateway that has hung,
-    /// or whose message is late, can begin this on a node that nobody reaches meanwhile, but it can't complete it. So of
-    /// two nodes of which each says that the other one is not in, the one with the later view was used.
+    /// or whose message is late, can begin this on a node that nobody reaches meanwhile, but it can't complete it. So
+    /// of two nodes of which each says that the other one is not in, the one with the later view was used.
     async fn let_leave<S: ScanStore>(&self, pair: &Pair<S>, view: View, gone: Side) -> Result<(), StoreError> {
         let rest = gone.other();
         let is_known = view.is_leaving(gone) || !Rule::LeavingTakesTwoSteps.holds();
