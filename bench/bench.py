@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+import copies
 import flood
 import hostcalls
 import overload
@@ -59,6 +60,10 @@ def run(options: argparse.Namespace) -> None:
     if options.overload:
         with tempfile.TemporaryDirectory(prefix="session-mesh-bench-") as folder:
             print(overload.run(options.gateway, options.memcached, options.rounds, options.duration, cpus, Path(folder)))
+        return
+    if options.copies:
+        with tempfile.TemporaryDirectory(prefix="session-mesh-bench-") as folder:
+            print(copies.run(options.gateway, options.memcached, options.rounds, cpus, Path(folder)))
         return
     # SESSION_MESH also hands out the cookies of other rows.
     proxies = list(dict.fromkeys([*(row.proxy for row in rows), SESSION_MESH]))
@@ -259,6 +264,11 @@ def parse_arguments() -> argparse.Namespace:
         "--overload",
         action="store_true",
         help="measure no filter: ask a gateway alone for up to 3 times as many lookups as it can serve",
+    )
+    parser.add_argument(
+        "--copies",
+        action="store_true",
+        help="measure no filter: what a second copy of each session costs the gateway and memcached",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures of all rounds to FILE")
     # bench.sh says where things are.

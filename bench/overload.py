@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -40,29 +41,37 @@ class Seen:
 def run(gateway: Path, memcached: str, rounds: int, seconds: int, cpus: Cpus, folder: Path) -> str:
     """Overloads a gateway on each store, and says in a table what it served."""
     lines = []
-    node_port = free_port()
-    node_command = [memcached, "-u", "nobody", "-l", LOOPBACK, "-p", str(node_port), "-t", "1"]
-    node = Server("memcached", node_command, cpus.rest, folder, {})
-    try:
-        for store in ("memory:", f"memcached://{LOOPBACK}:{node_port}"):
-            lines += overload(gateway, store, rounds, seconds, cpus, folder)
-    finally:
-        node.stop()
+    # With one copy and with two: a session with two copies is on both of its nodes.
+    nodes = [free_port() for _ in range(3)]
+    one, two, three = (f"{LOOPBACK}:{port}" for port in nodes)
+    stores = {
+        "memory": "memory:",
+        "memcached": f"memcached://{one}",
+        "memcached, two copies": f"memcached://{two},{three}?replicas=2",
+    }
+    with ExitStack() as stack:
+        for port in nodes:
+            node_command = [memcached, "-u", "nobody", "-l", LOOPBACK, "-p", str(port), "-t", "1"]
+            stack.callback(Server(f"memcached-{port}", node_command, cpus.rest, folder, {}).stop)
+        for name, store in stores.items():
+            lines += overload(gateway, name, store, rounds, seconds, cpus, folder)
     head = ["store, load", "asked/s", "served/s", "of the best", "refused/s", "p50 ms", "p99 ms"]
     return markdown(head, lines)
 
 
-def overload(gateway: Path, store: str, rounds: int, seconds: int, cpus: Cpus, folder: Path) -> list[list[str]]:
+def overload(
+    gateway: Path, name: str, store: str, rounds: int, seconds: int, cpus: Cpus, folder: Path
+) -> list[list[str]]:
     """One line for the best and one for each load, of medians over the rounds, which interleave the loads."""
     token = secrets.token_urlsafe(24)
     port, admin_port = free_port(), free_port()
     listen = ["--listen", f"{LOOPBACK}:{port}", "--admin-listen", f"{LOOPBACK}:{admin_port}"]
     command = [str(gateway), "--store", store, "--workers", "1", *listen]
     env = {"SESSION_GATEWAY_TOKEN": token}
-    server = Server(f"gateway-{store.partition(':')[0]}", command, cpus.under_test, folder, env)
+    server = Server(f"gateway-{name}", command, cpus.under_test, folder, env)
     try:
         server.wait_until("ready", lambda: get(admin_port, "/readyz").status == 200 or None)
-        create(port, token)
+        server.wait_until("able to store", lambda: create(port, token))
         load = Load(port, token, seconds, cpus.rest, folder)
         best: list[Seen] = []
         open_loop: dict[float, list[Seen]] = {times: [] for times in LOADS}
@@ -71,11 +80,10 @@ def overload(gateway: Path, store: str, rounds: int, seconds: int, cpus: Cpus, f
             for times, seen in open_loop.items():
                 seen.append(load.open(times * median(one.served for one in best)))
                 server.check_alive()
-            print(f"{store.partition(':')[0]}: round {number} of {rounds}", file=sys.stderr, flush=True)
+            print(f"{name}: round {number} of {rounds}", file=sys.stderr, flush=True)
     finally:
         server.stop()
     most = median(one.served for one in best)
-    name = store.partition(":")[0]
     rows = [(f"{name}, as fast as answered", best), *((f"{name}, {times:g}x", seen) for times, seen in open_loop.items())]
     return [line(title, seen, most) for title, seen in rows]
 
@@ -97,15 +105,17 @@ def line(title: str, seen: Sequence[Seen], most: float) -> list[str]:
     ]
 
 
-def create(port: int, token: str) -> None:
-    """Stores the session that is asked for."""
+def create(port: int, token: str) -> bool | None:
+    """Stores the session that is asked for. `None` as long as the gateway can't."""
     connection = HTTPConnection(LOOPBACK, port, timeout=10)
     headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
     data = '{"user":"alice","cart":{"items":2,"total":"18.40"},"theme":"dark"}'
     connection.request("PUT", f"/v1/sessions/{SESSION}", data, headers)
-    if (status := connection.getresponse().status) != 201:
-        raise BenchError(f"the gateway answered {status} to the creation of a session")
+    status = connection.getresponse().status
     connection.close()
+    if status not in (201, 409, 503):
+        raise BenchError(f"the gateway answered {status} to the creation of a session")
+    return status != 503 or None
 
 
 class Load:

@@ -100,6 +100,12 @@ class Server:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
+    def cpu_nanoseconds(self) -> int:
+        """User and system time of all threads so far, exactly. Threads that have ended do not count."""
+        # Documentation/scheduler/sched-stats.rst: the first field is the time on a CPU in nanoseconds.
+        tasks = Path(f"/proc/{self._process.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks)
+
     def resident_bytes(self) -> int:
         """The memory that the server holds right now."""
         # proc_pid_statm(5): pages; the second field is the resident set.

@@ -78,6 +78,21 @@ pub trait Store: Send + Sync + 'static {
     fn ping(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
+tokio::task_local! {
+    static FINISHING: ();
+}
+
+/// Lets the operations of `work` wait longer for their turn than others: what has been begun on one node is worth more
+/// than a new call, and costs a second one if it is given up.
+pub(crate) async fn finishing<T>(work: impl Future<Output = T>) -> T {
+    FINISHING.scope((), work).await
+}
+
+/// Whether an operation belongs to such work.
+pub(crate) fn is_finishing() -> bool {
+    FINISHING.try_with(|()| ()).is_ok()
+}
+
 /// A store that can say what it holds.
 pub trait ScanStore: Store {
     /// All keys of `keyspace` that the store holds now. A key that is added or expires meanwhile may or may not be

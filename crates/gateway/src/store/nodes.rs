@@ -200,7 +200,7 @@ fn say_present<S: ScanStore + Clone>(change: &Arc<Change<S>>, records: Records<S
     });
 }
 
-/// Moves keys until nothing else uses the store. `record` is what is recorded until all are moved, and after that.
+/// Moves keys until nothing else uses the store. The records are those until all are moved, and after that.
 fn move_keys<S: ScanStore + Clone>(
     change: &Arc<Change<S>>,
     records: Records<S>,

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::queue::{Queue, QueueError, Turn};
 use super::{Transport, listing};
-use crate::store::{Key, StoreError};
+use crate::store::{Key, StoreError, is_finishing};
 
 /// The name of a node that is down is resolved at most this often.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(1);
@@ -76,7 +76,13 @@ impl MemcachedNode {
     }
 
     async fn turn(&self) -> Result<Turn<'_>, StoreError> {
-        self.queue.turn().await.map_err(|none| match none {
+        let turn = async {
+            if is_finishing() {
+                return self.queue.turn_to_finish(self.transport.exchange_timeout).await;
+            }
+            self.queue.turn().await
+        };
+        turn.await.map_err(|none| match none {
             QueueError::Overloaded => StoreError::Overloaded,
             QueueError::Silent => StoreError::Unavailable(format!("{}: answers no operation", self.address)),
         })

@@ -46,6 +46,14 @@ impl Queue {
         }
     }
 
+    /// For an operation without which others were made in vain: it needs no place among those that wait.
+    pub(super) async fn turn_to_finish(&self, longest_wait: Duration) -> Result<Turn<'_>, QueueError> {
+        match timeout(longest_wait, self.connections.acquire()).await {
+            Ok(Ok(permit)) => Ok(Turn(permit)),
+            _ => Err(QueueError::Overloaded),
+        }
+    }
+
     pub(super) async fn turn(&self) -> Result<Turn<'_>, QueueError> {
         if let Ok(free) = self.connections.try_acquire() {
             return Ok(Turn(free));
@@ -75,6 +83,22 @@ mod tests {
     use super::*;
 
     const FOREVER: Duration = Duration::from_hours(1);
+
+    #[tokio::test]
+    async fn what_has_to_be_finished_needs_no_place_and_waits_longer() {
+        let queue = Queue::new(1, Duration::from_millis(1));
+        let only = queue.turn().await.ok();
+        assert!(only.is_some());
+        let mut waiting: Vec<_> = (0..WAITING_FOR_EACH).map(|_| Box::pin(queue.turn())).collect();
+        for one in &mut waiting {
+            assert!(one.as_mut().now_or_never().is_none());
+        }
+        assert_eq!(queue.turn().await.err(), Some(QueueError::Overloaded));
+        let mut finishing = Box::pin(queue.turn_to_finish(FOREVER));
+        assert!(finishing.as_mut().now_or_never().is_none());
+        drop((only, waiting));
+        assert!(finishing.await.is_ok());
+    }
 
     #[tokio::test]
     async fn the_longest_wait_is_next() {

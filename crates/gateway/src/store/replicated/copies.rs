@@ -14,7 +14,7 @@ use super::pair::Pair;
 use super::stamp::{self, Stamp};
 use super::view::{Shape, Side, View};
 use crate::store::rules::Rule;
-use crate::store::{Key, ScanStore, StoreError};
+use crate::store::{Key, ScanStore, StoreError, finishing};
 
 /// The number of rounds that a call may lose against others before it is abandoned.
 const ROUNDS: usize = 16;
@@ -187,15 +187,20 @@ impl<S: ScanStore> Pair<S> {
             return Ok(Written::Conflict);
         }
         // From here on it may become true whatever happens.
-        let is_carried = match second.and_then(|side| Some((side, settled.state(side)?))) {
-            Some((side, seen)) => self.carry(key, &view, side, seen, &write).await.map_err(undecided)?,
-            None => true,
-        };
-        let is_verified = !Rule::WritesAreVerified.holds() || self.is_current(&view).await.map_err(undecided)?;
-        if is_carried && is_verified {
-            return Ok(Written::Done);
-        }
-        self.find_out(key, &write).await
+        let second = second.and_then(|side| Some((side, settled.state(side)?)));
+        // Boxed: it is the larger part of a write.
+        Box::pin(finishing(async {
+            let is_carried = match second {
+                Some((side, seen)) => self.carry(key, &view, side, seen, &write).await.map_err(undecided)?,
+                None => true,
+            };
+            let is_verified = !Rule::WritesAreVerified.holds() || self.is_current(&view).await.map_err(undecided)?;
+            if is_carried && is_verified {
+                return Ok(Written::Done);
+            }
+            self.find_out(key, &write).await
+        }))
+        .await
     }
 
     /// Brings a write that the first node has decided to the second. `false` if that has something that neither is the
